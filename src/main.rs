@@ -1,0 +1,2 @@
+//! The program: see `cli` for its arguments.
+fn main() {}
