@@ -1,1 +1,18 @@
-//! api
+//! The words that cross a boundary: identifiers, routes, tasks, states, and the wire types in which the roles speak.
+//!
+//! Everybody may import this module and it imports nobody: no I/O, no clock, no HTTP. Strings are parsed into these
+//! types where they enter; inside, nothing is checked twice.
+
+pub mod access;
+pub mod agent;
+pub mod feed;
+pub mod gitspace;
+pub mod id;
+pub mod problem;
+pub mod route;
+pub mod runner;
+pub mod secret;
+pub mod task;
+
+pub use id::{GitspaceId, GitspaceName, InstanceId};
+pub use secret::Secret;

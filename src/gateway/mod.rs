@@ -1,1 +1,2 @@
-//! gateway
+//! The data path.
+pub mod auth;

@@ -1,0 +1,133 @@
+//! What the gateway knows of a gitspace: where it is, which ports it has, who may use them.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    access::{Port, Visibility},
+    id::{GitspaceId, InstanceId},
+};
+
+/// Whether a gitspace can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteState {
+    /// Its instance is on the way up.
+    Starting,
+    /// It answers.
+    #[default]
+    Running,
+    /// It is on the way down.
+    Stopping,
+    /// Nothing runs; its data is kept.
+    Stopped,
+    /// Its instance failed.
+    Error,
+}
+
+/// How the gateway speaks to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1 in the clear.
+    #[default]
+    Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 in the clear, with prior knowledge (RFC 9113 §3.3).
+    H2c,
+}
+
+/// Which Host (and Origin) an app sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostHeader {
+    /// The host that the client asked for.
+    #[default]
+    Public,
+    /// `localhost:<port>`, for development servers that refuse other hosts.
+    Localhost,
+    /// The address of the upstream.
+    Upstream,
+}
+
+/// One port of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRoute {
+    /// The port on the instance's address; it may differ from the public one.
+    pub port: u16,
+    /// How to speak to it.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Who may use it.
+    #[serde(default)]
+    pub visibility: Visibility,
+    /// Which Host it gets.
+    #[serde(default)]
+    pub host_header: HostHeader,
+    /// Origins that may send unsafe requests and open WebSockets beside the gitspace's own hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cors: Vec<String>,
+    /// Another place than the route's address: an address, or the path of a Unix socket. Static routes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
+}
+
+/// Where a port is, when it is not on the route's address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Upstream {
+    /// A host name or address, with the port of the [`PortRoute`].
+    Host(Arc<str>),
+    /// A Unix socket.
+    Unix(Arc<str>),
+}
+
+/// A route, as the feed, the routes file and the admin API carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Whose route it is.
+    pub gitspace: GitspaceId,
+    /// Orders updates of one gitspace; an older one never overwrites a newer.
+    #[serde(default)]
+    pub generation: u64,
+    /// The incarnation that it leads to. None: a static route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// Whether it can be reached.
+    #[serde(default)]
+    pub state: RouteState,
+    /// The principal who owns it (with its issuer's prefix).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Arc<str>>,
+    /// Its organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<Arc<str>>,
+    /// Another host under which it is reached. Static routes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Arc<str>>,
+    /// The instance's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The IDE's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ide: Option<PortRoute>,
+    /// App ports by their public number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<u16, PortRoute>,
+    /// Principals who may use its private ports beside the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Arc<str>>,
+}
+
+impl Route {
+    /// The listed port, if it is.
+    pub fn port(&self, port: Port) -> Option<&PortRoute> {
+        match port {
+            Port::Ide => self.ide.as_ref(),
+            Port::App(number) => self.ports.get(&number),
+            Port::Ssh => None,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What a delegate asks of a runner: `POST /setup /step /suspend /destroy`, `GET /pool_owner /healthz /metrics`.
+//!
+//! All of them may be sent twice. Long steps answer when they are done; `/step` streams nothing yet.
+
+use serde::{Deserialize, Serialize};
+
+use super::task::{Done, InstanceRef, Start};
+
+/// `POST /step`: something that the agent in the instance does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Set up repository and IDE.
+    Start(Start),
+    /// Stop the IDE.
+    Stop(InstanceRef),
+}
+
+/// Answer of `/setup` and `/step`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StepDone {
+    /// What came out.
+    #[serde(flatten)]
+    pub done: Done,
+    /// Lines that tell what happened, for the gitspace's events.
+    #[serde(default)]
+    pub lines: Vec<String>,
+}
+
+/// Answer of `GET /pool_owner`: who this runner is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PoolOwner {
+    /// The runner's identifier, kept over restarts.
+    pub runner: String,
+    /// The driver behind it.
+    pub driver: String,
+    /// Whether its instances live on this host only, so that their tasks must come back to it.
+    pub host_bound: bool,
+}

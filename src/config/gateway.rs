@@ -1,0 +1,376 @@
+//! `[gateway]` and the tables below it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{Timeout, duration::duration};
+
+/// `[gateway]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Domains under which gitspaces are reached: `<gitspace>.<domain>`, `<gitspace>-<port>.<domain>`.
+    pub domains: Vec<String>,
+    /// Threads of the data path; 0 = one per core.
+    pub workers: usize,
+    /// A JSON array of routes, read at start and on reload.
+    pub routes_file: Option<PathBuf>,
+    /// `[[gateway.listen]]`
+    pub listen: Vec<Listen>,
+    /// `[[gateway.certificate]]`
+    pub certificate: Vec<Certificate>,
+    /// `[[gateway.issuer]]`
+    pub issuer: Vec<Issuer>,
+    /// `[gateway.auth]`
+    pub auth: Auth,
+    /// `[gateway.keys]`
+    pub keys: Keys,
+    /// `[gateway.headers]`
+    pub headers: Headers,
+    /// `[gateway.upstreams]`
+    pub upstreams: Upstreams,
+    /// `[gateway.timeouts]`
+    pub timeouts: Timeouts,
+    /// `[gateway.limits]`
+    pub limits: Limits,
+    /// `[gateway.admin]`
+    pub admin: Admin,
+    /// `[gateway.control_plane]`
+    pub control_plane: ControlPlaneLink,
+    /// `[gateway.access_log]`
+    pub access_log: AccessLog,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        let loopback = |address: IpAddr| Listen {
+            address: SocketAddr::new(address, 8443),
+            protocol: ListenProtocol::Https,
+            redirect_to_https: false,
+        };
+        Self {
+            domains: vec!["gitspaces.localhost".into()],
+            workers: 0,
+            routes_file: None,
+            listen: vec![
+                loopback(std::net::Ipv4Addr::LOCALHOST.into()),
+                loopback(std::net::Ipv6Addr::LOCALHOST.into()),
+            ],
+            certificate: Vec::new(),
+            issuer: Vec::new(),
+            auth: Auth::default(),
+            keys: Keys::default(),
+            headers: Headers::default(),
+            upstreams: Upstreams::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            admin: Admin::default(),
+            control_plane: ControlPlaneLink::default(),
+            access_log: AccessLog::default(),
+        }
+    }
+}
+
+/// `[[gateway.listen]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: ListenProtocol,
+    /// `http` only: answer everything with a redirect to https.
+    #[serde(default)]
+    pub redirect_to_https: bool,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenProtocol {
+    /// TLS with HTTP/2 or HTTP/1.1.
+    Https,
+    /// HTTP/1.1 in the clear: behind a balancer that ends TLS, or to redirect.
+    Http,
+}
+
+/// `[[gateway.certificate]]`: the first one is the default, SNI picks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// PEM file with the certificate and its intermediates.
+    pub chain: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+}
+
+/// `[[gateway.issuer]]`: whose tokens are accepted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`; "" = not checked.
+    #[serde(default = "Issuer::default_audience")]
+    pub audience: String,
+    /// Put before `sub`, so that two issuers' names never meet.
+    #[serde(default)]
+    pub prefix: String,
+    /// The claim that holds gitspaces.
+    #[serde(default = "Issuer::default_gitspace_claim")]
+    pub gitspace_claim: String,
+    /// Whether `gitspace` and `ports` grant access, or only restrict it.
+    #[serde(default)]
+    pub grants: bool,
+    /// A key set (RFC 7517).
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// Single keys.
+    #[serde(default)]
+    pub key: Vec<IssuerKey>,
+}
+
+impl Issuer {
+    fn default_audience() -> String {
+        "cde-gateway".into()
+    }
+    fn default_gitspace_claim() -> String {
+        "gitspace".into()
+    }
+}
+
+/// `[[gateway.issuer.key]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerKey {
+    /// `kid`; "" = for tokens without one.
+    #[serde(default)]
+    pub id: String,
+    /// The one algorithm that this key is used with.
+    pub algorithm: Algorithm,
+    /// PEM file of the public key.
+    #[serde(default)]
+    pub public_key_file: Option<PathBuf>,
+    /// File with the shared secret (HS256), at least 32 bytes; a trailing newline is not part of it.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+}
+
+/// Signature algorithms of tokens (RFC 7518 §3.1, RFC 8037).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Algorithm {
+    /// ECDSA on P-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+    /// RSA PKCS#1 v1.5.
+    RS256,
+    /// HMAC with a shared secret.
+    HS256,
+}
+
+/// `[gateway.auth]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Cookies of others that may hold an access token as it is.
+    pub token_cookies: Vec<String>,
+    /// Where a navigation without a token is sent; "" = a page that says how to get in.
+    pub login_url: String,
+}
+
+/// `[gateway.keys]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Keys for sessions and assertions. Unset: `gateway.keys` in `state_dir`. Made if absent, mode 0600.
+    pub file: Option<PathBuf>,
+}
+
+/// `[gateway.headers]`: names of the headers that upstreams get.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    /// Holds the principal.
+    pub user: String,
+    /// Holds the gitspace.
+    pub gitspace: String,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self {
+            user: "X-Gitspace-User".into(),
+            gitspace: "X-Gitspace-Id".into(),
+        }
+    }
+}
+
+/// `[gateway.upstreams]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upstreams {
+    /// Networks that routes of the feed and the API may lead to. Empty: anything but loopback, link-local, unspecified, multicast.
+    pub allow: Vec<IpNet>,
+}
+
+/// `[gateway.timeouts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From accept to the first complete head, TLS included.
+    #[serde(deserialize_with = "duration")]
+    pub head: Duration,
+    /// Between two requests of a connection.
+    #[serde(deserialize_with = "duration")]
+    pub keep_alive: Duration,
+    /// Connecting to an upstream.
+    #[serde(deserialize_with = "duration")]
+    pub connect: Duration,
+    /// From the request's last byte to the head of its answer.
+    pub response_head: Timeout,
+    /// Between two pieces of a body, either way.
+    pub body_idle: Timeout,
+    /// A stream without a byte either way.
+    pub tunnel_idle: Timeout,
+    /// The longest life of a stream.
+    pub tunnel_lifetime: Timeout,
+    /// How long streams may go on when the gateway stops.
+    #[serde(deserialize_with = "duration")]
+    pub drain: Duration,
+    /// How long a session cookie holds.
+    #[serde(deserialize_with = "duration")]
+    pub session: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        const HOUR: u64 = 3600;
+        Self {
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            connect: Duration::from_secs(5),
+            response_head: Timeout::After(Duration::from_secs(60)),
+            body_idle: Timeout::After(Duration::from_secs(120)),
+            tunnel_idle: Timeout::After(Duration::from_secs(HOUR)),
+            tunnel_lifetime: Timeout::After(Duration::from_secs(24 * HOUR)),
+            drain: Duration::from_secs(30),
+            session: Duration::from_secs(12 * HOUR),
+        }
+    }
+}
+
+/// `[gateway.limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one network (IPv4 /32, IPv6 /64).
+    pub connections_per_network: usize,
+    /// New connections per second from one network.
+    pub new_connections_per_network: NonZeroU32,
+    /// Refused tokens per minute from one network.
+    pub failed_logins_per_network: NonZeroU32,
+    /// Requests and new streams per second of one principal.
+    pub requests_per_principal: NonZeroU32,
+    /// How many of them may come at once. Unset: twice the rate.
+    pub burst_per_principal: Option<NonZeroU32>,
+    /// Requests and streams at once of one principal.
+    pub streams_per_principal: usize,
+    /// Requests and streams at once to one gitspace.
+    pub streams_per_gitspace: usize,
+    /// How many networks and principals are told apart; beyond, the rest share one bucket.
+    pub keys: usize,
+    /// Bytes of a request head.
+    pub head_bytes: usize,
+    /// Fields of a request head.
+    pub head_fields: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const fn rate(n: u32) -> NonZeroU32 {
+            match NonZeroU32::new(n) {
+                Some(n) => n,
+                None => NonZeroU32::MIN,
+            }
+        }
+        Self {
+            connections: 20_000,
+            connections_per_network: 1_000,
+            new_connections_per_network: rate(200),
+            failed_logins_per_network: rate(60),
+            requests_per_principal: rate(1_000),
+            burst_per_principal: None,
+            streams_per_principal: 1_000,
+            streams_per_gitspace: 2_000,
+            keys: 100_000,
+            head_bytes: 64 * 1024,
+            head_fields: 100,
+        }
+    }
+}
+
+/// `[gateway.admin]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where health, metrics and the admin API are. Unset keeps it closed.
+    pub address: Option<SocketAddr>,
+    /// The bearer token. Unset: `admin.token` in `state_dir`. Made if absent, mode 0600.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 8181))),
+            token_file: None,
+        }
+    }
+}
+
+/// `[gateway.control_plane]`: where routes come from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlPlaneLink {
+    /// The control plane. Unset: the embedded one, if this process runs it; else no feed.
+    pub url: Option<String>,
+    /// The gateway's token. Unset: `gateway.token` in `state_dir`.
+    pub token_file: Option<PathBuf>,
+    /// What to do with feed routes when the feed's lease has run out.
+    pub fail_mode: FailMode,
+}
+
+/// What to do with feed routes when the feed's lease has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Keep serving them.
+    #[default]
+    Static,
+    /// Answer 503 `control-plane-stale`.
+    Closed,
+}
+
+/// `[gateway.access_log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// A file, `-` for standard output, or "" for none.
+    pub path: String,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { path: "-".into() }
+    }
+}

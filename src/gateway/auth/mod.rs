@@ -1,0 +1,1 @@
+//! Second step: who is asking.

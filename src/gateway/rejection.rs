@@ -1,0 +1,216 @@
+//! Why a request ended early: one enum for the whole path, and the only place that turns one into an answer.
+//!
+//! A rejection knows its status, its stable reason, whose fault it is and whether a retry can help. What it says to the
+//! client is a plain sentence; causes, addresses and token details stay in the log.
+
+mod answer;
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+pub(crate) use answer::{Form, answer};
+
+/// Why the gateway ended a request early.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// The request itself is malformed or ambiguous.
+    #[error("the request is not acceptable: {0}")]
+    BadRequest(&'static str),
+    /// The host is not served on this connection.
+    #[error("this host is not served here")]
+    Misdirected,
+    /// Its own `Via` came back.
+    #[error("the request has passed this gateway before")]
+    Loop,
+    /// No carrier held a token.
+    #[error("an access token is needed")]
+    NoToken,
+    /// The token was not accepted; the text says why and stays in the log.
+    #[error("the access token was not accepted")]
+    InvalidToken(String),
+    /// The token's time is over.
+    #[error("the access token has expired")]
+    ExpiredToken,
+    /// The token was revoked.
+    #[error("the access token was revoked")]
+    RevokedToken,
+    /// The ticket was exchanged before.
+    #[error("the ticket was used before; ask for a new one")]
+    TicketUsed,
+    /// The principal may use another port of the gitspace, and not this one.
+    #[error("not allowed")]
+    NotAllowed,
+    /// A cookie request from another origin.
+    #[error("the request comes from another origin")]
+    OriginRefused,
+    /// Unknown gitspace, or one this principal must not learn about.
+    #[error("no such gitspace")]
+    NoSuchGitspace,
+    /// The gitspace does not forward this port.
+    #[error("the gitspace does not forward this port")]
+    PortClosed,
+    /// Unknown path below `/_gitspace/`.
+    #[error("no such page")]
+    NoSuchPage,
+    /// A method that this resource does not have.
+    #[error("the method is not allowed here")]
+    MethodNotAllowed,
+    /// Too many requests.
+    #[error("too many requests")]
+    RateLimited {
+        /// When to come again.
+        retry_after: Duration,
+        /// Requests per second that are allowed.
+        limit: u32,
+    },
+    /// Too many requests or streams at once.
+    #[error("too many streams at once")]
+    TooManyStreams,
+    /// The gitspace could not be connected to.
+    #[error("the gitspace is not reachable")]
+    Unreachable(#[source] std::io::Error),
+    /// The gitspace broke off or answered with something that is not HTTP.
+    #[error("the gitspace broke off")]
+    Broke(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The gitspace did not answer in time.
+    #[error("the gitspace did not answer in time")]
+    Timeout,
+    /// The gitspace is stopped.
+    #[error("the gitspace is stopped")]
+    Stopped,
+    /// The gitspace is starting.
+    #[error("the gitspace is starting")]
+    Starting,
+    /// This gateway is stopping.
+    #[error("this gateway is stopping")]
+    ShuttingDown,
+    /// The feed's lease ran out and `fail_mode` is `closed`.
+    #[error("this gateway has not heard from the control plane for too long")]
+    ControlPlaneStale,
+    /// The client's upload stalled or broke.
+    #[error("the request body did not arrive in time")]
+    BodyTimeout,
+    /// The client went away before the answer.
+    #[error("the client went away")]
+    ClientGone,
+}
+
+/// Whose fault an end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The client's.
+    Client,
+    /// The gitspace's.
+    Gitspace,
+    /// Ours.
+    Gateway,
+}
+
+impl Rejection {
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::NoToken
+            | Self::InvalidToken(_)
+            | Self::ExpiredToken
+            | Self::RevokedToken
+            | Self::TicketUsed => StatusCode::UNAUTHORIZED,
+            Self::NotAllowed | Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unreachable(_) | Self::Broke(_) => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Stopped | Self::Starting | Self::ShuttingDown | Self::ControlPlaneStale => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::BodyTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Stable label, the same in the access log, the metrics and the answer.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::Misdirected => "misdirected",
+            Self::Loop => "loop",
+            Self::NoToken => "no-token",
+            Self::InvalidToken(_) => "invalid-token",
+            Self::ExpiredToken => "expired-token",
+            Self::RevokedToken => "revoked-token",
+            Self::TicketUsed => "ticket-used",
+            Self::NotAllowed => "not-allowed",
+            Self::OriginRefused => "origin-refused",
+            Self::NoSuchGitspace => "no-such-gitspace",
+            Self::PortClosed => "port-closed",
+            Self::NoSuchPage => "no-such-page",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::TooManyStreams => "too-many-streams",
+            Self::Unreachable(_) => "gitspace-unreachable",
+            Self::Broke(_) => "gitspace-broke",
+            Self::Timeout => "gitspace-timeout",
+            Self::Stopped => "gitspace-stopped",
+            Self::Starting => "gitspace-starting",
+            Self::ShuttingDown => "shutting-down",
+            Self::ControlPlaneStale => "control-plane-stale",
+            Self::BodyTimeout => "body-timeout",
+            Self::ClientGone => "client-gone",
+        }
+    }
+
+    /// Whose fault it was.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Unreachable(_) | Self::Broke(_) | Self::Timeout | Self::Stopped | Self::Starting => Fault::Gitspace,
+            Self::ShuttingDown | Self::ControlPlaneStale => Fault::Gateway,
+            Self::BadRequest(_)
+            | Self::Misdirected
+            | Self::Loop
+            | Self::NoToken
+            | Self::InvalidToken(_)
+            | Self::ExpiredToken
+            | Self::RevokedToken
+            | Self::TicketUsed
+            | Self::NotAllowed
+            | Self::OriginRefused
+            | Self::NoSuchGitspace
+            | Self::PortClosed
+            | Self::NoSuchPage
+            | Self::MethodNotAllowed
+            | Self::RateLimited { .. }
+            | Self::TooManyStreams
+            | Self::BodyTimeout
+            | Self::ClientGone => Fault::Client,
+        }
+    }
+
+    /// What `Proxy-Status` calls it (RFC 9209 §2.3), the nearest registered type.
+    pub(crate) fn proxy_error(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "connection_refused",
+            Self::Broke(_) => "http_protocol_error",
+            Self::Timeout => "http_response_timeout",
+            Self::Loop => "proxy_loop_detected",
+            Self::Stopped | Self::Starting | Self::ControlPlaneStale => "destination_unavailable",
+            Self::ShuttingDown => "proxy_internal_response",
+            Self::RateLimited { .. } | Self::TooManyStreams => "connection_limit_reached",
+            Self::BadRequest(_) | Self::Misdirected | Self::BodyTimeout | Self::ClientGone => "http_request_error",
+            Self::NoToken
+            | Self::InvalidToken(_)
+            | Self::ExpiredToken
+            | Self::RevokedToken
+            | Self::TicketUsed
+            | Self::NotAllowed
+            | Self::OriginRefused
+            | Self::NoSuchGitspace
+            | Self::PortClosed
+            | Self::NoSuchPage
+            | Self::MethodNotAllowed => "http_request_denied",
+        }
+    }
+}
