@@ -1,1 +1,3 @@
-//! it
+//! Integration tests: the real thing on port 0, real sockets, one module per topic.
+
+mod layering;
