@@ -1,0 +1,47 @@
+# What a person runs. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
+WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
+
+.PHONY: help demo web test cargo-test browser-test bench load lint
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: web ## a gitspace and its IDE through the gateway; options: make demo ARGS="--open --ide code-server"
+	@cargo run --release --locked -- demo $(ARGS)
+
+web: web/dist/index.html ## the pages (web/dist), only if their sources changed
+
+# npm's own words go to stderr: standard output belongs to the program that runs afterwards.
+web/dist/index.html: $(WEB_SOURCES)
+	@.ci/need --check node npm
+	@cd web && npm ci --no-audit --no-fund --loglevel=error >&2 && npm run --silent build >&2
+	@touch $@
+
+test: cargo-test browser-test ## all tests; installs what they need, or says why it cannot
+
+cargo-test: web ## the tests that need no browser
+	@.ci/need git
+	@mkdir -p $(LOGS)
+	@cargo test --locked --no-fail-fast 2>&1 | tee $(LOGS)/cargo-test.log
+
+browser-test: web ## the two browser tests: the built-in terminal, and code-server
+	@mkdir -p $(LOGS)
+	@tests/browser/run.sh 2>&1 | tee $(LOGS)/browser-test.log
+
+bench: ## criterion benches: auth, route, end_to_end
+	@cargo bench --locked
+
+load: ## CPU per request beside HAProxy, nginx and Envoy, about ten minutes; writes docs/performance.md
+	@benches/load/run.sh
+
+lint: ## format, clippy, dependency rules
+	@.ci/format
+	@.ci/lint
+	@.ci/deny
