@@ -1,1 +1,299 @@
-//! Second step: who is asking.
+//! Second step of the path: who is asking.
+//!
+//! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
+//! in [`keys`] and our [`own_keys`], [`cache`] remembers the good ones. Tickets are redeemed in [`ticket`], off the data
+//! path; what apps get to verify themselves is in [`assertion`].
+//!
+//! Not here: what the principal may do (`authorize`), and what a refusal looks like (`rejection`).
+
+mod assertion;
+mod cache;
+mod carrier;
+mod claims;
+mod error;
+pub(crate) mod keys;
+mod own_keys;
+mod principal;
+mod private_file;
+mod session;
+mod sources;
+mod ticket;
+pub(crate) mod token;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method, request::Parts};
+
+use self::{
+    assertion::Assertions,
+    cache::{Cache, Digest, Entry},
+    carrier::{Carrier, Place},
+    principal::seconds,
+    sources::{Keyring, Sources},
+    ticket::Redeemer,
+    token::TicketClaims,
+};
+pub use self::{
+    error::{Error, TokenError},
+    principal::Principal,
+    session::COOKIE as SESSION_COOKIE,
+    ticket::{Link, Ticket},
+};
+use crate::{api::feed::FeedKeys, config};
+
+/// Tells who is asking.
+#[derive(Debug)]
+pub struct Authenticator {
+    keyring: ArcSwap<Keyring>,
+    sources: Mutex<Sources>,
+    cache: Cache,
+    assertions: Assertions,
+    redeemer: Redeemer,
+}
+
+/// Who is asking.
+#[derive(Debug, Clone)]
+pub enum Authentication {
+    /// No carrier of ours: anonymous.
+    Anonymous,
+    /// A valid token or session.
+    Principal {
+        /// Whose.
+        principal: Arc<Principal>,
+        /// It came in a cookie, so that unsafe methods and WebSockets need an Origin.
+        by_cookie: bool,
+    },
+    /// A ticket on a navigation: to be redeemed and exchanged for a session.
+    Ticket(Ticket),
+    /// There was a token and none was valid; the first one's reason. On a public port that is anonymous.
+    Refused(TokenError),
+}
+
+/// A carrier's token as far as its recognition got: its digest, and the entry if it is cached.
+#[derive(Debug)]
+struct Recognised {
+    digest: Digest,
+    entry: Option<Entry>,
+}
+
+/// What a carrier turned out to hold.
+enum Held {
+    Access(Arc<Principal>),
+    Ticket(Box<(Principal, TicketClaims)>),
+}
+
+impl Authenticator {
+    /// Reads all keys. The gateway's own and the record of used tickets live in `state_dir`, and are made if absent.
+    pub fn new(config: &config::Gateway, state_dir: &Path) -> Result<Self, Error> {
+        let (sources, keyring) = Sources::load(config, state_dir)?;
+        Ok(Self {
+            keyring: ArcSwap::from_pointee(keyring),
+            sources: Mutex::new(sources),
+            cache: Cache::new(),
+            assertions: Assertions::new(),
+            redeemer: Redeemer::load(state_dir, seconds(SystemTime::now()))?,
+        })
+    }
+
+    /// Replaces what the configuration says; all stays as it is if this fails.
+    pub fn reload(&self, config: &config::Gateway) -> Result<(), Error> {
+        let mut sources = self.sources();
+        let keyring = sources.reload(config)?;
+        self.swap(keyring);
+        Ok(())
+    }
+
+    /// Takes the control plane's keys as they came by the feed. The same ones again change nothing.
+    pub fn feed_keys(&self, keys: &FeedKeys) -> Result<(), Error> {
+        let mut sources = self.sources();
+        if let Some(keyring) = sources.feed(keys)? {
+            self.swap(keyring);
+        }
+        Ok(())
+    }
+
+    /// Takes everything of ours out of the request, and tells who is asking.
+    ///
+    /// `host` is canonical. A ticket counts only on a `navigation`.
+    pub fn authenticate(
+        &self,
+        request: &mut Parts,
+        host: &str,
+        navigation: bool,
+        now: SystemTime,
+    ) -> Authentication {
+        let keyring = self.keyring.load();
+        let now = seconds(now);
+        let recognise = |token: &[u8]| self.recognise(&keyring, token);
+        let carriers = match carrier::take(request, &keyring.token_cookies, recognise) {
+            Ok(carriers) => carriers,
+            Err(error) => return Authentication::Refused(error),
+        };
+        let navigation = navigation && request.method == Method::GET;
+        let mut ticket = None;
+        let mut refusal = None;
+        let mut principal = None;
+        // A ticket beats the rest but stands in the query, which comes late: a navigation looks for it before it is content.
+        let ticket_possible =
+            |carrier: &Carrier<Recognised>| navigation && carrier.place == Place::Query;
+        for carrier in &carriers {
+            if principal.is_some() && !ticket_possible(carrier) {
+                continue;
+            }
+            match self.verify(&keyring, carrier, host, now) {
+                Ok(Held::Access(found)) => {
+                    let by_cookie = matches!(carrier.place, Place::Session | Place::TokenCookie);
+                    principal = principal.or(Some((found, by_cookie)));
+                }
+                Ok(Held::Ticket(found)) if ticket_possible(carrier) => {
+                    ticket = ticket.or(Some(found))
+                }
+                Ok(Held::Ticket(_)) => refusal = refusal.or(Some(TokenError::TicketMisplaced)),
+                Err(error) => refusal = refusal.or(Some(error)),
+            }
+        }
+        match (ticket, principal, refusal) {
+            (Some(ticket), otherwise, _) => {
+                let location = carrier::location(&request.uri);
+                Authentication::Ticket(keyring.ticket(*ticket, location, otherwise))
+            }
+            (None, Some((principal, by_cookie)), _) => Authentication::Principal {
+                principal,
+                by_cookie,
+            },
+            (None, None, Some(error)) => Authentication::Refused(error),
+            (None, None, None) => Authentication::Anonymous,
+        }
+    }
+
+    /// The `Set-Cookie` value for a redeemed ticket.
+    pub fn session(&self, ticket: &Ticket, host: &str, now: SystemTime) -> HeaderValue {
+        let keyring = self.keyring.load();
+        session::begin(
+            &keyring.own,
+            &ticket.principal,
+            &ticket.subject,
+            host,
+            seconds(now),
+            keyring.session_max,
+        )
+    }
+
+    /// The `Set-Cookie` value that ends a session.
+    pub fn end_session(&self) -> HeaderValue {
+        session::end()
+    }
+
+    /// The value of `X-Gitspace-Assertion` for an upstream. None only if signing fails, which is logged.
+    pub fn assertion(
+        &self,
+        principal: &Principal,
+        host: &str,
+        gitspace: &str,
+        now: SystemTime,
+    ) -> Option<HeaderValue> {
+        let keyring = self.keyring.load();
+        self.assertions.value(
+            &keyring.own,
+            keyring.generation,
+            principal,
+            (host, gitspace),
+            seconds(now),
+        )
+    }
+
+    /// The public keys of assertions, for `/_gitspace/jwks.json`.
+    pub fn jwks(&self) -> String {
+        self.keyring.load().own.jwks().into()
+    }
+
+    /// Redeems a ticket: the first time wins, over a restart too. With `link` the control plane decides; without it, or
+    /// while it is away, this gateway does.
+    pub async fn redeem(
+        &self,
+        ticket: &Ticket,
+        link: Option<&Link>,
+        now: SystemTime,
+    ) -> Result<(), TokenError> {
+        self.redeemer.redeem(ticket, link, seconds(now)).await
+    }
+
+    /// Whether a token under a name that is not ours concerns us: verified before, or with a configured issuer in it.
+    fn recognise(&self, keyring: &Keyring, token: &[u8]) -> Option<Recognised> {
+        if token.iter().filter(|byte| **byte == b'.').count() != 2 {
+            return None;
+        }
+        let digest = Digest::token(token);
+        if let Some(entry) = self.cache.find(&digest, keyring.generation) {
+            return Some(Recognised {
+                digest,
+                entry: Some(entry),
+            });
+        }
+        let known = token::claims_issuer(token, |issuer| keyring.issuers.find(issuer).is_some());
+        known.then_some(Recognised {
+            digest,
+            entry: None,
+        })
+    }
+
+    fn verify(
+        &self,
+        keyring: &Keyring,
+        carrier: &Carrier<Recognised>,
+        host: &str,
+        now: i64,
+    ) -> Result<Held, TokenError> {
+        let (digest, entry) = match (&carrier.known, carrier.place) {
+            (Some(known), _) => (known.digest, known.entry.clone()),
+            (None, place) => {
+                let digest = match place {
+                    Place::Session => Digest::session(&carrier.token, host),
+                    Place::Header | Place::Query | Place::TokenCookie => {
+                        Digest::token(&carrier.token)
+                    }
+                };
+                (digest, self.cache.find(&digest, keyring.generation))
+            }
+        };
+        if let Some(entry) = entry {
+            entry.check_time(now)?;
+            return Ok(Held::Access(entry.principal));
+        }
+        let (principal, until) = match carrier.place {
+            Place::Session => keyring.session(&carrier.token, host, now)?,
+            Place::Header | Place::Query | Place::TokenCookie => {
+                let verified = token::verify(&carrier.token, &keyring.issuers, now)?;
+                if let Some(ticket) = verified.ticket {
+                    return Ok(Held::Ticket(Box::new((verified.principal, ticket))));
+                }
+                (verified.principal, verified.until)
+            }
+        };
+        let principal = Arc::new(principal);
+        self.cache.insert(
+            digest,
+            Entry {
+                principal: Arc::clone(&principal),
+                until,
+                generation: keyring.generation,
+            },
+        );
+        Ok(Held::Access(principal))
+    }
+
+    fn swap(&self, keyring: Keyring) {
+        self.keyring.store(Arc::new(keyring));
+        self.cache.clear();
+    }
+
+    /// A thread that panicked while it held the lock changed nothing yet.
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
