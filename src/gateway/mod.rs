@@ -1,2 +1,356 @@
-//! The data path.
+//! The gateway: the data path, and what feeds it.
+//!
+//! `accept → tls → parse → authenticate → route → authorize → limit → forward → relay → account`. The life of a request is
+//! [`Worker::steps`]: each step is a file or folder of that name, uses the results of earlier ones and calls no later one. Only
+//! this file knows the order. Whatever happens, exactly one account is closed, and one place turns a rejection into an answer.
+//!
+//! Not here: lifecycle of gitspaces; routes reach this role only as [`crate::api`] values.
+
+mod accept;
+mod account;
+mod admin;
 pub mod auth;
+mod authorize;
+mod connection;
+mod drain;
+mod forward;
+mod http;
+mod limit;
+mod own;
+mod rejection;
+mod relay;
+mod role;
+pub mod route;
+pub mod tls;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use ::http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::{api::access::Port, config};
+
+use account::{Account, End, Sink, Step};
+use auth::{Authentication, Authenticator, Principal};
+use authorize::{Who, authorize};
+use connection::{HeadLimits, Peer};
+use drain::Drain;
+use forward::{Body, Exchange, Forwarding, Names, Pool, forward};
+use http::{Destination, Head};
+use limit::{Limits, Network};
+use rejection::{Form, answer};
+use route::{Entry, Table};
+use tls::Tls;
+
+pub use accept::BindError;
+pub use rejection::Rejection;
+pub use role::{Bound, ControlPlane, Error, Handle, ReloadRequest, Settings, bind};
+
+/// What all workers share.
+pub(crate) struct Gateway {
+    domains: Vec<Box<str>>,
+    auth: Authenticator,
+    routes: Arc<Table>,
+    limits: Limits,
+    names: Names,
+    timeouts: config::Timeouts,
+    head_limits: HeadLimits,
+    login_url: String,
+    tls: Option<Arc<Tls>>,
+    exchanges: own::Exchanges,
+    feed: route::feed::Lease,
+    sink: Arc<Sink>,
+    drain: Drain,
+    request_ids: RequestIds,
+}
+
+/// A thread of the data path.
+pub(crate) struct Worker {
+    gateway: Arc<Gateway>,
+    pool: Arc<Pool>,
+}
+
+impl Worker {
+    /// Serves one request. Whatever happens, exactly one account is closed.
+    async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let gateway = &*self.gateway;
+        let protocol = if request.version() == ::http::Version::HTTP_2 {
+            "h2"
+        } else {
+            "http/1.1"
+        };
+        let form = Form::of(request.headers(), false);
+        let id = gateway.request_ids.next();
+        let (method, path) = (request.method(), request.uri().path());
+        let mut account = Some(Account::open(
+            &gateway.sink,
+            id,
+            peer.client.ip(),
+            protocol,
+            method,
+            path,
+        ));
+        match self.steps(request, peer, &mut account).await {
+            // The account of a forwarded request travels with the answer's body.
+            Ok(response) => {
+                if let Some(mut account) = account {
+                    account.answered(response.status());
+                    account.close(End::Done);
+                }
+                response
+            }
+            Err(Ended {
+                rejection,
+                form: known,
+            }) => {
+                let response = match &account {
+                    Some(account) => answer(&rejection, known.unwrap_or(form), account.id()),
+                    None => answer(&rejection, known.unwrap_or(form), ""),
+                };
+                if let Some(account) = account {
+                    account.reject(&rejection);
+                }
+                response
+            }
+        }
+    }
+
+    /// The path of one request; each step may end it.
+    async fn steps(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        account: &mut Option<Account>,
+    ) -> Result<Response<Body>, Ended> {
+        let gateway = &self.gateway;
+        let now = SystemTime::now();
+
+        let head = http::parse(&request, &gateway.domains)?;
+        let in_form = |rejection| Ended {
+            rejection,
+            form: Some(head.form),
+        };
+        note(account, |account| account.host(&head.host));
+        if peer
+            .names
+            .as_ref()
+            .is_some_and(|names| !names.cover(&head.host))
+        {
+            return Err(in_form(Rejection::Misdirected));
+        }
+        if peer.redirect {
+            return own::redirect_to_https(&head, request.uri()).map_err(in_form);
+        }
+
+        note(account, |account| account.step(Step::Authenticate));
+        let network = Network::from(peer.client.ip());
+        let (mut parts, body) = request.into_parts();
+        let authentication =
+            gateway
+                .auth
+                .authenticate(&mut parts, &head.host, head.navigation, now);
+        let identity = match authentication {
+            Authentication::Ticket(ticket) => {
+                gateway.limits.may_log_in(network).map_err(in_form)?;
+                return gateway
+                    .exchange(ticket, &head, network, now)
+                    .await
+                    .map_err(in_form);
+            }
+            Authentication::Refused(error) => {
+                gateway.limits.may_log_in(network).map_err(in_form)?;
+                gateway.limits.failed_login(network);
+                Err(Rejection::from(error))
+            }
+            Authentication::Anonymous => Err(Rejection::NoToken),
+            Authentication::Principal {
+                principal,
+                by_cookie,
+            } => Ok((principal, by_cookie)),
+        };
+        let principal: Option<Arc<Principal>> = identity
+            .as_ref()
+            .ok()
+            .map(|(principal, _)| Arc::clone(principal));
+        if let Some(principal) = &principal {
+            note(account, |account| account.principal(&principal.name));
+        }
+
+        note(account, |account| account.step(Step::Route));
+        let found = gateway.routes.find(&head.destination, &head.host);
+        if let Some(path) = own::path(parts.uri.path()) {
+            return gateway
+                .own(path, &parts, &head, identity, found.as_ref())
+                .map_err(in_form);
+        }
+
+        note(account, |account| account.step(Step::Authorize));
+        let who = match identity {
+            Ok((_, by_cookie)) => match &principal {
+                Some(principal) => Who::Principal {
+                    principal,
+                    by_cookie,
+                },
+                None => Who::Anonymous(Rejection::NoToken),
+            },
+            Err(rejection) => Who::Anonymous(rejection),
+        };
+        let allowed = authorize(
+            who,
+            found.as_ref(),
+            &parts.method,
+            &parts.headers,
+            &head,
+            &gateway.domains,
+        );
+        let (entry, endpoint) = match allowed {
+            Ok(allowed) => allowed,
+            Err(rejection) => return gateway.to_login(rejection, &head, &parts).map_err(in_form),
+        };
+        gateway.feed.fresh(entry.source).map_err(in_form)?;
+        note(account, |account| {
+            account.route(&entry.gitspace, endpoint.port)
+        });
+
+        note(account, |account| account.step(Step::Limit));
+        let counted = principal.as_ref().map_or_else(
+            || limit::Principal::Anonymous(network),
+            |principal| limit::Principal::Name(Arc::clone(&principal.name)),
+        );
+        let permit = gateway
+            .limits
+            .admit(&counted, &entry.gitspace)
+            .map_err(in_form)?;
+
+        note(account, |account| account.step(Step::Forward));
+        let request_id: Box<str> = account.as_ref().map_or("", Account::id).into();
+        let forwarding = gateway.forwarding(
+            peer,
+            &head,
+            entry,
+            endpoint,
+            principal.as_deref(),
+            &request_id,
+            now,
+        );
+        let exchange = Exchange {
+            head: &head,
+            target: &endpoint.target,
+            forwarding: &forwarding,
+            timeouts: &gateway.timeouts,
+            drain: &gateway.drain,
+        };
+        let request = Request::from_parts(parts, body);
+        forward(&self.pool, request, exchange, permit, account)
+            .await
+            .map_err(in_form)
+    }
+}
+
+impl Gateway {
+    /// What the upstream is told of this request.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the results of the earlier steps, once"
+    )]
+    fn forwarding<'a>(
+        &'a self,
+        peer: &Peer,
+        head: &Head,
+        entry: &'a Entry,
+        endpoint: &route::Endpoint,
+        principal: Option<&'a Principal>,
+        request_id: &'a str,
+        now: SystemTime,
+    ) -> Forwarding<'a> {
+        let number = match endpoint.port {
+            Port::App(number) => number,
+            Port::Ide | Port::Ssh => endpoint.target.port(),
+        };
+        let assertion = principal.and_then(|principal| {
+            self.auth
+                .assertion(principal, &head.host, entry.gitspace.as_str(), now)
+        });
+        Forwarding {
+            names: &self.names,
+            client: peer.client.ip(),
+            secure: peer.secure,
+            port: head.authority_port.unwrap_or(peer.local.port()),
+            request_id,
+            gitspace: &entry.gitspace,
+            principal: principal.map(|principal| &*principal.name),
+            assertion,
+            host_header: endpoint.host_header,
+            number,
+        }
+    }
+}
+
+/// A rejection, with the form of its answer once the head was understood.
+struct Ended {
+    rejection: Rejection,
+    form: Option<Form>,
+}
+
+impl From<Rejection> for Ended {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            form: None,
+        }
+    }
+}
+
+fn note(account: &mut Option<Account>, tell: impl FnOnce(&mut Account)) {
+    if let Some(account) = account {
+        tell(account);
+    }
+}
+
+/// Identifiers of requests: a random start and a number, unlike any other's; they tell apart and guard nothing.
+pub(crate) struct RequestIds {
+    start: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        let mut start = [0; 8];
+        // Without randomness the number alone still tells requests of this process apart.
+        let _ = getrandom::fill(&mut start);
+        Self {
+            start: u64::from_ne_bytes(start),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    fn next(&self) -> Box<str> {
+        format!(
+            "{:016x}-{:x}",
+            self.start,
+            self.next.fetch_add(1, Ordering::Relaxed)
+        )
+        .into_boxed_str()
+    }
+}
+
+/// The destination's gitspace and port, where the host names one.
+fn named(head: &Head) -> Option<(&crate::api::GitspaceId, Port)> {
+    match &head.destination {
+        Destination::Gitspace(gitspace, port) => Some((gitspace, *port)),
+        Destination::Host => None,
+    }
+}
+
+/// An answer without a body.
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::auth::TokenError;
+
 pub(crate) use answer::{Form, answer};
 
 /// Why the gateway ended a request early.
@@ -96,6 +98,17 @@ pub enum Rejection {
     ClientGone,
 }
 
+/// What a client is told of a refused token is less than the log is.
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired { .. } => Self::ExpiredToken,
+            TokenError::TicketUsed => Self::TicketUsed,
+            error => Self::InvalidToken(error.to_string()),
+        }
+    }
+}
+
 /// Whose fault an end was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -166,7 +179,11 @@ impl Rejection {
     /// Whose fault it was.
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable(_) | Self::Broke(_) | Self::Timeout | Self::Stopped | Self::Starting => Fault::Gitspace,
+            Self::Unreachable(_)
+            | Self::Broke(_)
+            | Self::Timeout
+            | Self::Stopped
+            | Self::Starting => Fault::Gitspace,
             Self::ShuttingDown | Self::ControlPlaneStale => Fault::Gateway,
             Self::BadRequest(_)
             | Self::Misdirected
@@ -199,7 +216,9 @@ impl Rejection {
             Self::Stopped | Self::Starting | Self::ControlPlaneStale => "destination_unavailable",
             Self::ShuttingDown => "proxy_internal_response",
             Self::RateLimited { .. } | Self::TooManyStreams => "connection_limit_reached",
-            Self::BadRequest(_) | Self::Misdirected | Self::BodyTimeout | Self::ClientGone => "http_request_error",
+            Self::BadRequest(_) | Self::Misdirected | Self::BodyTimeout | Self::ClientGone => {
+                "http_request_error"
+            }
             Self::NoToken
             | Self::InvalidToken(_)
             | Self::ExpiredToken

@@ -1,0 +1,335 @@
+//! Account: the one record per request or stream.
+//!
+//! Last step of the path, and known to all of them: the steps fill it, and whatever happens it is closed exactly once, at the
+//! latest when it is dropped. An access log line and the metrics come from the same closing, so they cannot disagree.
+//!
+//! Not here: the writing of lines (`account::log`), the metrics' definitions (`account::metrics`).
+
+pub(crate) mod log;
+pub(crate) mod metrics;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use dashmap::DashMap;
+use http::Method;
+
+use crate::api::{GitspaceId, access::Port};
+
+use super::rejection::{Fault, Rejection};
+
+/// The step that a request has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Step {
+    /// Its head is being read.
+    Parse,
+    /// Who is asking.
+    Authenticate,
+    /// What the host leads to.
+    Route,
+    /// Whether it may.
+    Authorize,
+    /// How much it may.
+    Limit,
+    /// On the way to the upstream.
+    Forward,
+    /// Its body or stream is under way.
+    Relay,
+}
+
+/// Why a stream ended that was not rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All was sent.
+    Done,
+    /// The client went away.
+    ClientGone,
+    /// The gitspace broke off.
+    GitspaceBroke,
+    /// Nothing came for too long.
+    Idle,
+    /// It lived as long as it may.
+    Lifetime,
+    /// The gateway stopped.
+    Drained,
+    /// Its target is another now.
+    TargetChanged,
+}
+
+impl End {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ClientGone => "client-gone",
+            Self::GitspaceBroke => "gitspace-broke",
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::Drained => "drained",
+            Self::TargetChanged => "target-changed",
+        }
+    }
+
+    fn ended_by(self) -> &'static str {
+        match self {
+            Self::Done => "both",
+            Self::ClientGone => "client",
+            Self::GitspaceBroke => "gitspace",
+            Self::Idle | Self::Lifetime | Self::Drained | Self::TargetChanged => "gateway",
+        }
+    }
+}
+
+/// What an access log line tells.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) time: SystemTime,
+    pub(crate) id: Box<str>,
+    pub(crate) client: IpAddr,
+    pub(crate) protocol: &'static str,
+    pub(crate) method: Method,
+    pub(crate) host: Box<str>,
+    pub(crate) path: Box<str>,
+    pub(crate) gitspace: Option<GitspaceId>,
+    pub(crate) port: Option<Port>,
+    pub(crate) principal: Option<Arc<str>>,
+    pub(crate) step: Step,
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+    pub(crate) ended_by: &'static str,
+    /// For the log only: why a token was refused, what an upstream did.
+    pub(crate) detail: Option<Box<str>>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// From the request's head to the answer's.
+    pub(crate) first_byte_micros: Option<u64>,
+    pub(crate) total_micros: u64,
+}
+
+/// Where closed accounts go.
+pub(crate) struct Sink {
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) log: log::AccessLog,
+    activity: DashMap<GitspaceId, i64>,
+}
+
+impl Sink {
+    pub(crate) fn new(metrics: metrics::Metrics, log: log::AccessLog) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            log,
+            activity: DashMap::new(),
+        })
+    }
+
+    /// Gitspaces used since the last call, with the second of their last use.
+    pub(crate) fn take_activity(&self) -> Vec<(GitspaceId, i64)> {
+        let taken: Vec<_> = self
+            .activity
+            .iter()
+            .map(|entry| (entry.key().clone(), *entry.value()))
+            .collect();
+        for (gitspace, time) in &taken {
+            self.activity
+                .remove_if(gitspace, |_, latest| latest == time);
+        }
+        taken
+    }
+
+    fn active(&self, gitspace: &GitspaceId) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
+        if let Some(mut latest) = self.activity.get_mut(gitspace) {
+            *latest = now;
+            return;
+        }
+        self.activity.insert(gitspace.clone(), now);
+    }
+}
+
+/// See the module.
+pub(crate) struct Account {
+    record: Option<Box<Record>>,
+    start: Instant,
+    sink: Arc<Sink>,
+    received: Option<Arc<AtomicU64>>,
+}
+
+impl Account {
+    /// Opens the account of a request.
+    pub(crate) fn open(
+        sink: &Arc<Sink>,
+        id: Box<str>,
+        client: IpAddr,
+        protocol: &'static str,
+        method: &Method,
+        path: &str,
+    ) -> Self {
+        sink.metrics.streams.inc();
+        let record = Record {
+            time: SystemTime::now(),
+            id,
+            client,
+            protocol,
+            method: method.clone(),
+            host: Box::default(),
+            path: path.into(),
+            gitspace: None,
+            port: None,
+            principal: None,
+            step: Step::Parse,
+            status: 0,
+            reason: End::ClientGone.reason(),
+            ended_by: End::ClientGone.ended_by(),
+            detail: None,
+            received: 0,
+            sent: 0,
+            first_byte_micros: None,
+            total_micros: 0,
+        };
+        Self {
+            record: Some(Box::new(record)),
+            start: Instant::now(),
+            sink: Arc::clone(sink),
+            received: None,
+        }
+    }
+
+    fn with(&mut self, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
+    }
+
+    /// The request's identifier.
+    pub(crate) fn id(&self) -> &str {
+        self.record.as_ref().map_or("", |record| &record.id)
+    }
+
+    /// The step that begins now.
+    pub(crate) fn step(&mut self, step: Step) {
+        self.with(|record| record.step = step);
+    }
+
+    /// The host, once it is canonical.
+    pub(crate) fn host(&mut self, host: &str) {
+        self.with(|record| record.host = host.into());
+    }
+
+    /// Who is asking.
+    pub(crate) fn principal(&mut self, name: &Arc<str>) {
+        self.with(|record| record.principal = Some(Arc::clone(name)));
+    }
+
+    /// What it is for.
+    pub(crate) fn route(&mut self, gitspace: &GitspaceId, port: Port) {
+        self.with(|record| {
+            record.gitspace = Some(gitspace.clone());
+            record.port = Some(port);
+        });
+    }
+
+    /// The counter of the request body's bytes, made when there is a body.
+    pub(crate) fn received(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.received.get_or_insert_default())
+    }
+
+    /// The answer's head is known.
+    pub(crate) fn answered(&mut self, status: http::StatusCode) {
+        let micros = self.start.elapsed().as_micros() as u64;
+        self.with(|record| {
+            record.status = status.as_u16();
+            record.first_byte_micros = Some(micros);
+        });
+    }
+
+    /// Bytes sent to the client.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.with(|record| record.sent += bytes);
+    }
+
+    /// Bytes that came from the client on a tunnel.
+    pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
+        self.with(|record| {
+            record.received += received;
+            record.sent += sent;
+        });
+    }
+
+    /// Closes it: it ended by itself, or was ended.
+    pub(crate) fn close(mut self, end: End) {
+        self.finish(end.reason(), end.ended_by(), None);
+    }
+
+    /// Closes it: it was rejected.
+    pub(crate) fn reject(mut self, rejection: &Rejection) {
+        let detail = detail(rejection);
+        self.with(|record| record.status = rejection.status().as_u16());
+        let by = match rejection.fault() {
+            Fault::Client => "client",
+            Fault::Gitspace => "gitspace",
+            Fault::Gateway => "gateway",
+        };
+        self.finish(rejection.reason(), by, detail);
+    }
+
+    fn finish(&mut self, reason: &'static str, ended_by: &'static str, detail: Option<Box<str>>) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        record.reason = reason;
+        record.ended_by = ended_by;
+        record.detail = detail;
+        record.received += self
+            .received
+            .as_ref()
+            .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        record.total_micros = self.start.elapsed().as_micros() as u64;
+        self.sink.metrics.closed(&record);
+        if let Some(gitspace) = record
+            .gitspace
+            .as_ref()
+            .filter(|_| record.step == Step::Relay)
+        {
+            self.sink.active(gitspace);
+        }
+        self.sink.log.write(record);
+    }
+}
+
+impl Drop for Account {
+    /// Dropped in the middle: hyper lets go of a request when its client has gone.
+    fn drop(&mut self) {
+        self.finish(End::ClientGone.reason(), End::ClientGone.ended_by(), None);
+    }
+}
+
+/// What the log may tell beyond the reason.
+fn detail(rejection: &Rejection) -> Option<Box<str>> {
+    match rejection {
+        Rejection::InvalidToken(why) => Some(why.as_str().into()),
+        Rejection::BadRequest(why) => Some((*why).into()),
+        Rejection::Unreachable(error) => Some(error.to_string().into()),
+        Rejection::Broke(error) => Some(causes(&**error).into()),
+        _ => None,
+    }
+}
+
+/// An error with its sources, once.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,318 @@
+//! The admin API: health, metrics, routes, reload. On a listener of its own and on the background runtime.
+//!
+//! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes written here are kept over a restart.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::JsonRejection},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, mpsc, oneshot},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Gateway, ReloadRequest, Settings,
+    route::{Entry, RouteError, Source},
+};
+use crate::api::{
+    GitspaceId, Secret,
+    problem::{MEDIA_TYPE, Problem},
+    route::{Route, RouteState},
+};
+
+const BODY_MAX: usize = 1024 * 1024;
+const RELOAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Api {
+    gateway: Arc<Gateway>,
+    token: Secret,
+    registry: Arc<Registry>,
+    reload: Option<mpsc::Sender<ReloadRequest>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// Routes written by the API, and the file that keeps them.
+struct Kept {
+    path: PathBuf,
+    routes: Vec<Route>,
+}
+
+impl Kept {
+    fn load(path: PathBuf) -> io::Result<Self> {
+        let routes = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
+                io::Error::other(format!(
+                    "{}: {error}; remove the file to start without its routes",
+                    path.display()
+                ))
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, routes })
+    }
+
+    /// On disk before it is acknowledged.
+    fn save(&self) -> io::Result<()> {
+        let temporary = self.path.with_extension("new");
+        let mut file = std::fs::File::create(&temporary)?;
+        serde_json::to_writer(&mut file, &self.routes)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, &self.path)
+    }
+}
+
+impl Api {
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        settings: &Settings,
+        registry: Registry,
+    ) -> io::Result<Self> {
+        let kept = Kept::load(settings.state_dir.join("api-routes.json"))?;
+        for route in &kept.routes {
+            if let Err(error) = gateway.routes.apply(Source::Api, route) {
+                tracing::warn!(gitspace = %route.gitspace, %error, "a kept route cannot be used");
+            }
+        }
+        Ok(Self {
+            gateway,
+            token: settings.admin_token.clone(),
+            registry: Arc::new(registry),
+            reload: settings.reload.clone(),
+            kept: Arc::new(Mutex::new(kept)),
+        })
+    }
+}
+
+/// Serves the API until the stop.
+pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/v1/routes", get(routes))
+        .route("/v1/routes/{gitspace}", put(put_route).delete(delete_route))
+        .route("/v1/reload", post(reload))
+        .layer(middleware::from_fn_with_state(api.clone(), guard));
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(api);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}
+
+async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        Some(token) if api.token.is(token) => next.run(request).await,
+        Some(_) => problem(
+            StatusCode::UNAUTHORIZED,
+            "invalid-token",
+            "the token is not the one in `gateway.admin.token_file`",
+        ),
+        None => problem(
+            StatusCode::UNAUTHORIZED,
+            "no-token",
+            "send `Authorization: Bearer` with the token in `gateway.admin.token_file`",
+        ),
+    }
+}
+
+fn problem(status: StatusCode, reason: &str, detail: impl Into<String>) -> Response {
+    let body = Problem {
+        status: status.as_u16(),
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        reason: reason.to_owned(),
+        detail: Some(detail.into()),
+        request_id: None,
+    };
+    (
+        status,
+        [(header::CONTENT_TYPE, MEDIA_TYPE)],
+        serde_json::to_string(&body).unwrap_or_default(),
+    )
+        .into_response()
+}
+
+async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
+    if api.gateway.drain.has_begun() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn metrics(State(api): State<Api>) -> Response {
+    let mut text = String::new();
+    let _ = prometheus_client::encoding::text::encode(&mut text, &api.registry);
+    let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+}
+
+/// A route as the API shows it.
+#[derive(Serialize)]
+struct Shown {
+    gitspace: GitspaceId,
+    source: Source,
+    generation: u64,
+    state: RouteState,
+    owner: Option<Arc<str>>,
+    host: Option<Arc<str>>,
+    ports: Vec<ShownPort>,
+}
+
+#[derive(Serialize)]
+struct ShownPort {
+    port: String,
+    upstream: String,
+    visibility: crate::api::access::Visibility,
+}
+
+impl From<&Entry> for Shown {
+    fn from(entry: &Entry) -> Self {
+        let ports = entry.endpoints.iter().map(|endpoint| ShownPort {
+            port: endpoint.port.to_string(),
+            upstream: endpoint.target.address.to_string(),
+            visibility: endpoint.visibility,
+        });
+        Self {
+            gitspace: entry.gitspace.clone(),
+            source: entry.source,
+            generation: entry.generation,
+            state: entry.state,
+            owner: entry.owner.clone(),
+            host: entry.host.clone(),
+            ports: ports.collect(),
+        }
+    }
+}
+
+async fn routes(State(api): State<Api>) -> Json<Vec<Shown>> {
+    let mut shown: Vec<Shown> = api
+        .gateway
+        .routes
+        .all()
+        .iter()
+        .map(|entry| Shown::from(&**entry))
+        .collect();
+    shown.sort_by(|a, b| a.gitspace.cmp(&b.gitspace));
+    Json(shown)
+}
+
+async fn put_route(
+    State(api): State<Api>,
+    Path(gitspace): Path<String>,
+    body: Result<Json<Route>, JsonRejection>,
+) -> Response {
+    let route = match body {
+        Ok(Json(route)) if route.gitspace.as_str() == gitspace => route,
+        Ok(Json(route)) => {
+            let detail = format!(
+                "the path names {gitspace} and the body {}; they must be the same",
+                route.gitspace
+            );
+            return problem(StatusCode::BAD_REQUEST, "bad-request", detail);
+        }
+        Err(error) => return problem(StatusCode::BAD_REQUEST, "bad-request", error.body_text()),
+    };
+    let mut kept = api.kept.lock().await;
+    if let Err(error) = api.gateway.routes.apply(Source::Api, &route) {
+        return refused(&error);
+    }
+    kept.routes.retain(|known| known.gitspace != route.gitspace);
+    kept.routes.push(route);
+    saved(&kept)
+}
+
+async fn delete_route(State(api): State<Api>, Path(gitspace): Path<String>) -> Response {
+    let unknown = || {
+        problem(
+            StatusCode::NOT_FOUND,
+            "no-such-route",
+            format!("there is no route {gitspace}"),
+        )
+    };
+    let Ok(gitspace) = gitspace.parse::<GitspaceId>() else {
+        return unknown();
+    };
+    let mut kept = api.kept.lock().await;
+    match api.gateway.routes.remove(Source::Api, &gitspace) {
+        Ok(true) => {
+            kept.routes.retain(|known| known.gitspace != gitspace);
+            saved(&kept)
+        }
+        Ok(false) => unknown(),
+        Err(error) => refused(&error),
+    }
+}
+
+fn saved(kept: &Kept) -> Response {
+    match kept.save() {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "not-kept",
+            format!(
+                "the change holds until a restart; it cannot be written to {}: {error}",
+                kept.path.display()
+            ),
+        ),
+    }
+}
+
+fn refused(error: &RouteError) -> Response {
+    let (status, reason) = match error {
+        RouteError::OtherSource { .. } | RouteError::HostTaken { .. } => {
+            (StatusCode::CONFLICT, "conflict")
+        }
+        RouteError::Forbidden { .. } | RouteError::Invalid { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "bad-route")
+        }
+    };
+    problem(status, reason, error.to_string())
+}
+
+async fn reload(State(api): State<Api>) -> Response {
+    let Some(sender) = &api.reload else {
+        return problem(
+            StatusCode::NOT_IMPLEMENTED,
+            "no-configuration",
+            "this gateway was started without a file",
+        );
+    };
+    let (answer, answered) = oneshot::channel();
+    if sender.send(answer).await.is_err() {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting-down",
+            "the program is stopping",
+        );
+    }
+    match tokio::time::timeout(RELOAD_WITHIN, answered).await {
+        Ok(Ok(Ok(()))) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Ok(Err(why))) => problem(StatusCode::UNPROCESSABLE_ENTITY, "bad-configuration", why),
+        _ => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting-down",
+            "the reload was not answered",
+        ),
+    }
+}

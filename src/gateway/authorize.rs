@@ -1,0 +1,149 @@
+//! Authorize: who may use this port.
+//!
+//! Sixth step of the path, pure. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
+//! a gitspace exists only where it may use a port of it. What state the gitspace is in is said only to those who may know.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::api::{
+    access::{Port, Visibility},
+    route::RouteState,
+};
+
+use super::{
+    auth::Principal,
+    http::{Destination, Head},
+    rejection::Rejection,
+    route::{Endpoint, Entry},
+};
+
+/// Who is asking, and how we know.
+#[derive(Debug)]
+pub(crate) enum Who<'a> {
+    /// Nobody we know; the rejection says why, should a token be needed.
+    Anonymous(Rejection),
+    /// A principal; `by_cookie`: its browser sent our cookie by itself.
+    Principal {
+        principal: &'a Principal,
+        by_cookie: bool,
+    },
+}
+
+/// The port that may be used, or why not.
+pub(crate) fn authorize<'e>(
+    who: Who<'_>,
+    found: Option<&'e (std::sync::Arc<Entry>, Port)>,
+    method: &Method,
+    headers: &HeaderMap,
+    head: &Head,
+    domains: &[Box<str>],
+) -> Result<(&'e Entry, &'e Endpoint), Rejection> {
+    let Some((entry, port)) = found else {
+        return Err(match who {
+            Who::Anonymous(rejection) => rejection,
+            Who::Principal { .. } => Rejection::NoSuchGitspace,
+        });
+    };
+    let endpoint = entry.endpoint(*port);
+    if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.visibility == Visibility::Public) {
+        check_origin(&who, method, headers, head, endpoint, entry, domains)?;
+        return check_state(entry).map(|()| (&**entry, endpoint));
+    }
+    let principal = match who {
+        Who::Anonymous(rejection) => return Err(rejection),
+        Who::Principal { principal, .. } => principal,
+    };
+    if !may_know(principal, entry) {
+        return Err(Rejection::NoSuchGitspace);
+    }
+    let endpoint = endpoint.ok_or(Rejection::PortClosed)?;
+    if !may(principal, entry, endpoint) {
+        return Err(Rejection::NotAllowed);
+    }
+    check_origin(&who, method, headers, head, endpoint, entry, domains)?;
+    check_state(entry).map(|()| (&**entry, endpoint))
+}
+
+/// Whether the token is restricted to other gitspaces.
+fn within_claims(principal: &Principal, entry: &Entry) -> bool {
+    principal
+        .gitspaces
+        .as_ref()
+        .is_none_or(|gitspaces| gitspaces.contains(&entry.gitspace))
+}
+
+/// Whether a principal may use a port of a gitspace that its claims do not exclude.
+fn may(principal: &Principal, entry: &Entry, endpoint: &Endpoint) -> bool {
+    if principal
+        .ports
+        .as_ref()
+        .is_some_and(|ports| !ports.contains(&endpoint.port))
+    {
+        return false;
+    }
+    let named = entry.owner.as_ref() == Some(&principal.name)
+        || entry.allow.contains(&principal.name)
+        || (principal.grants && principal.gitspaces.is_some());
+    match endpoint.visibility {
+        Visibility::Public => true,
+        Visibility::Private => named,
+        // A static route without an organization is open to every principal.
+        Visibility::Organization => named || entry.org.is_none() || entry.org == principal.org,
+    }
+}
+
+/// Siblings under one domain are same-site, so SameSite does not keep one gitspace's page from using another's cookie: unsafe
+/// methods and WebSockets that come with our cookie need an Origin that belongs here.
+fn check_origin(
+    who: &Who<'_>,
+    method: &Method,
+    headers: &HeaderMap,
+    head: &Head,
+    endpoint: &Endpoint,
+    entry: &Entry,
+    domains: &[Box<str>],
+) -> Result<(), Rejection> {
+    let by_cookie = matches!(
+        who,
+        Who::Principal {
+            by_cookie: true,
+            ..
+        }
+    );
+    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !head.upgrade;
+    if !by_cookie || safe {
+        return Ok(());
+    }
+    let origin = headers
+        .get(header::ORIGIN)
+        .map(HeaderValue::to_str)
+        .and_then(Result::ok);
+    let origin = origin.ok_or(Rejection::OriginRefused)?;
+    if endpoint.cors.iter().any(|allowed| **allowed == *origin) {
+        return Ok(());
+    }
+    let host = origin
+        .split_once("://")
+        .map_or("", |(_, authority)| authority);
+    let host = host.split(':').next().unwrap_or("");
+    let own = host == &*head.host
+        || matches!(super::http::destination(host, domains), Destination::Gitspace(gitspace, _) if gitspace == entry.gitspace);
+    own.then_some(()).ok_or(Rejection::OriginRefused)
+}
+
+fn check_state(entry: &Entry) -> Result<(), Rejection> {
+    match entry.state {
+        RouteState::Running => Ok(()),
+        RouteState::Starting => Err(Rejection::Starting),
+        RouteState::Stopping | RouteState::Stopped | RouteState::Error => Err(Rejection::Stopped),
+    }
+}
+
+/// Whether a principal may use any port of a gitspace, and so may know of it.
+pub(crate) fn may_know(principal: &Principal, entry: &Entry) -> bool {
+    within_claims(principal, entry)
+        && entry
+            .endpoints
+            .iter()
+            .any(|endpoint| may(principal, entry, endpoint))
+}

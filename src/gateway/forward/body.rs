@@ -1,0 +1,311 @@
+//! Bodies on their way: ours, the client's to the upstream, the upstream's to the client.
+//!
+//! Nothing is buffered: a frame is taken when the other side has room. A body that makes no progress for `body_idle` ends; its
+//! timer is set only while somebody waits, and moved lazily.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::Timeout;
+
+use super::{Carried, pool::Lease};
+use crate::gateway::account::End;
+
+/// What a body can fail with; hyper then cuts the message visibly.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub(crate) enum Body {
+    /// One of our own.
+    Full(Option<Bytes>),
+    /// The upstream's.
+    Relayed(Box<ResponseBody>),
+}
+
+impl Body {
+    /// Nothing.
+    pub(crate) fn empty() -> Self {
+        Self::Full(None)
+    }
+
+    /// These bytes.
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    pub(super) fn relayed(body: ResponseBody) -> Self {
+        Self::Relayed(Box::new(body))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relayed(body) => body.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Relayed(body) => body.carried.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Relayed(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// A timer that runs while somebody waits for progress.
+struct IdleTimer {
+    after: Option<Duration>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    last: Instant,
+}
+
+impl IdleTimer {
+    fn new(timeout: Timeout) -> Self {
+        Self {
+            after: timeout.duration(),
+            sleep: None,
+            last: Instant::now(),
+        }
+    }
+
+    fn progress(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// Ready when nothing came for too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(after) = self.after else {
+            return Poll::Pending;
+        };
+        loop {
+            let deadline = self.last + after;
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            ready!(sleep.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// The upstream's body on its way to the client.
+pub(crate) struct ResponseBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    /// None once the account is closed: all was handed over.
+    carried: Option<Carried>,
+    idle: IdleTimer,
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        bodyless: bool,
+        lease: Lease,
+        carried: Carried,
+        idle: Timeout,
+    ) -> Self {
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            carried: Some(carried),
+            idle: IdleTimer::new(idle),
+        };
+        if bodyless {
+            body.finish();
+        }
+        body
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.carried.is_none() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.progress();
+                if let (Some(data), Some(carried)) = (frame.data_ref(), &mut self.carried) {
+                    carried.account.sent(data.len() as u64);
+                }
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.end(self.broken());
+                Poll::Ready(Some(Err(Box::new(error))))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(self.idle.poll(context));
+                self.end(End::Idle);
+                Poll::Ready(Some(Err("the gitspace sent nothing for too long".into())))
+            }
+        }
+    }
+
+    /// A fence closes the connection under the body.
+    fn broken(&self) -> End {
+        let fenced = self
+            .carried
+            .as_ref()
+            .is_some_and(|carried| carried.target.fenced().is_cancelled());
+        if fenced {
+            End::TargetChanged
+        } else {
+            End::GitspaceBroke
+        }
+    }
+
+    /// All came: the connection can serve another request.
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.end(End::Done);
+    }
+
+    fn end(&mut self, end: End) {
+        // An unfinished lease is dropped and its connection closed.
+        self.lease = None;
+        if let Some(carried) = self.carried.take() {
+            carried.account.close(end);
+        }
+    }
+}
+
+/// What is known of an upload while it is under way.
+pub(super) struct Progress {
+    received: Arc<AtomicU64>,
+    start: Instant,
+    last_micros: AtomicU64,
+    stalled: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn new(received: Arc<AtomicU64>) -> Self {
+        Self {
+            received,
+            start: Instant::now(),
+            last_micros: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+        }
+    }
+
+    /// When the last byte came.
+    pub(super) fn last(&self) -> Instant {
+        self.start + Duration::from_micros(self.last_micros.load(Ordering::Relaxed))
+    }
+
+    /// Whether it was given up because nothing came.
+    pub(super) fn stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    fn data(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.last_micros
+            .store(self.start.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The client's body on its way to the upstream.
+pub(crate) struct RequestBody(Option<Upload>);
+
+struct Upload {
+    incoming: Incoming,
+    idle: IdleTimer,
+    progress: Arc<Progress>,
+}
+
+impl RequestBody {
+    pub(super) fn empty() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(incoming: Incoming, idle: Timeout, progress: Arc<Progress>) -> Self {
+        Self(Some(Upload {
+            incoming,
+            idle: IdleTimer::new(idle),
+            progress,
+        }))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(upload) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(&mut upload.incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                upload.idle.progress();
+                upload.progress.data(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Box::new(error)))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                ready!(upload.idle.poll(context));
+                upload.progress.stalled.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err("the client sent nothing for too long".into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|upload| upload.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(
+            || SizeHint::with_exact(0),
+            |upload| upload.incoming.size_hint(),
+        )
+    }
+}

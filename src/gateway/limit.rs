@@ -1,0 +1,417 @@
+//! Limit: how much one network, principal or gitspace may ask for.
+//!
+//! Per network before authentication (connections, failed logins), per principal and gitspace after authorization. Rates are
+//! governor's GCRA; what runs at once is counted by permits. The number of keys is bounded: beyond it, newcomers share one bucket,
+//! so a flood of new keys can neither grow memory nor push out those who are known.
+//!
+//! Not here: limits on heads and bodies (`connection`, `forward`).
+
+use std::{
+    hash::Hash,
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::{DashMap, Entry as Slot};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock, Reference},
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+
+use super::rejection::Rejection;
+use crate::{api::GitspaceId, config};
+
+/// A bucket that nobody used for so long is full again and can be forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+
+/// An IPv4 address, or the /64 of an IPv6 address: what one customer of a network usually has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Network(u64, bool);
+
+impl From<IpAddr> for Network {
+    fn from(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self(u64::from(u32::from(v4)), false),
+            // The upper half is the network; the shift leaves 64 bits.
+            IpAddr::V6(v6) => Self((u128::from(v6) >> 64) as u64, true),
+        }
+    }
+}
+
+/// Who is counted together after authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Principal {
+    /// A principal by name.
+    Name(Arc<str>),
+    /// The anonymous of one network.
+    Anonymous(Network),
+}
+
+/// All limits of a gateway.
+pub(crate) struct Limits<C: Clock = DefaultClock> {
+    connections: Arc<AtomicUsize>,
+    connections_max: usize,
+    networks: Buckets<Network, C>,
+    failures: Buckets<Network, C>,
+    principals: Buckets<Principal, C>,
+    gitspaces: Buckets<GitspaceId, C>,
+}
+
+impl Limits {
+    /// As configured, by the clock of the machine.
+    pub(crate) fn new(limits: &config::Limits) -> Self {
+        Self::with_clock(limits, &DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Limits<C> {
+    /// As configured, by a given clock.
+    pub(crate) fn with_clock(limits: &config::Limits, clock: &C) -> Self {
+        let per_second =
+            |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_mul(two()));
+        let principal = match limits.burst_per_principal {
+            Some(burst) => Quota::per_second(limits.requests_per_principal).allow_burst(burst),
+            None => per_second(limits.requests_per_principal),
+        };
+        let unlimited = Quota::per_second(NonZeroU32::MAX);
+        Self {
+            connections: Arc::default(),
+            connections_max: limits.connections,
+            networks: Buckets::new(
+                per_second(limits.new_connections_per_network),
+                limits.connections_per_network,
+                limits.keys,
+                clock,
+            ),
+            failures: Buckets::new(
+                Quota::per_minute(limits.failed_logins_per_network),
+                usize::MAX,
+                limits.keys,
+                clock,
+            ),
+            principals: Buckets::new(principal, limits.streams_per_principal, limits.keys, clock),
+            gitspaces: Buckets::new(unlimited, limits.streams_per_gitspace, limits.keys, clock),
+        }
+    }
+
+    /// Before anything is read from a connection. None: it is closed at once.
+    pub(crate) fn connection(&self, network: Network) -> Option<ConnectionPermit> {
+        let total = Count::take(&self.connections, self.connections_max)?;
+        let bucket = self.networks.bucket(&network);
+        bucket.rate.check().ok()?;
+        Some(ConnectionPermit {
+            _total: total,
+            _network: Count::take(&bucket.streams, self.networks.streams_max)?,
+        })
+    }
+
+    /// Whether this network may still try tokens.
+    pub(crate) fn may_log_in(&self, network: Network) -> Result<(), Rejection> {
+        match self.failures.peek(&network) {
+            Some(bucket) if bucket.blocked_until.load(Ordering::Relaxed) > self.failures.now() => {
+                let wait = bucket
+                    .blocked_until
+                    .load(Ordering::Relaxed)
+                    .saturating_sub(self.failures.now());
+                Err(self.failures.limited(Duration::from_nanos(wait)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a refused token.
+    pub(crate) fn failed_login(&self, network: Network) {
+        let bucket = self.failures.bucket(&network);
+        if let Err(not_until) = bucket.rate.check() {
+            let now = self.failures.clock.now();
+            let wait = not_until.wait_time_from(now).as_nanos() as u64;
+            bucket
+                .blocked_until
+                .store(self.failures.now().saturating_add(wait), Ordering::Relaxed);
+        }
+    }
+
+    /// After authorization: one more request or stream of a principal to a gitspace.
+    pub(crate) fn admit(
+        &self,
+        principal: &Principal,
+        gitspace: &GitspaceId,
+    ) -> Result<Permit, Rejection> {
+        let bucket = self.principals.bucket(principal);
+        if let Err(not_until) = bucket.rate.check() {
+            return Err(self
+                .principals
+                .limited(not_until.wait_time_from(self.principals.clock.now())));
+        }
+        let principal = Count::take(&bucket.streams, self.principals.streams_max)
+            .ok_or(Rejection::TooManyStreams)?;
+        let bucket = self.gitspaces.bucket(gitspace);
+        let gitspace = Count::take(&bucket.streams, self.gitspaces.streams_max)
+            .ok_or(Rejection::TooManyStreams)?;
+        Ok(Permit {
+            _principal: principal,
+            _gitspace: gitspace,
+        })
+    }
+
+    /// Forgets those who have not asked for a while. To be called now and then, off the request path.
+    pub(crate) fn sweep(&self) {
+        self.networks.sweep();
+        self.failures.sweep();
+        self.principals.sweep();
+        self.gitspaces.sweep();
+    }
+}
+
+/// A connection is counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct ConnectionPermit {
+    _total: Count,
+    _network: Count,
+}
+
+/// A request or stream is counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _principal: Count,
+    _gitspace: Count,
+}
+
+/// One of a bounded number at once.
+#[derive(Debug)]
+struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    fn take(counter: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        let taken = Self(Arc::clone(counter));
+        // `taken` gives back on drop also when there were too many.
+        (counter.fetch_add(1, Ordering::Relaxed) < max).then_some(taken)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Rate<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// What one key has used.
+struct Bucket<C: Clock> {
+    rate: Rate<C>,
+    streams: Arc<AtomicUsize>,
+    seen: AtomicU64,
+    blocked_until: AtomicU64,
+}
+
+/// Buckets by key, bounded in number.
+struct Buckets<K, C: Clock> {
+    map: DashMap<K, Arc<Bucket<C>>>,
+    known: AtomicUsize,
+    keys_max: usize,
+    overflow: Arc<Bucket<C>>,
+    quota: Quota,
+    streams_max: usize,
+    clock: C,
+    start: C::Instant,
+}
+
+impl<K: Eq + Hash + Clone, C: Clock + Clone> Buckets<K, C> {
+    fn new(quota: Quota, streams_max: usize, keys_max: usize, clock: &C) -> Self {
+        Self {
+            map: DashMap::new(),
+            known: AtomicUsize::new(0),
+            keys_max,
+            overflow: Arc::new(Bucket::new(quota, clock, 0)),
+            quota,
+            streams_max,
+            start: clock.now(),
+            clock: clock.clone(),
+        }
+    }
+
+    /// Nanoseconds since the start.
+    fn now(&self) -> u64 {
+        self.clock.now().duration_since(self.start).as_u64()
+    }
+
+    fn peek(&self, key: &K) -> Option<Arc<Bucket<C>>> {
+        self.map.get(key).map(|bucket| Arc::clone(&bucket))
+    }
+
+    fn bucket(&self, key: &K) -> Arc<Bucket<C>> {
+        let now = self.now();
+        if let Some(bucket) = self.peek(key) {
+            bucket.seen.store(now, Ordering::Relaxed);
+            return bucket;
+        }
+        if self.known.fetch_add(1, Ordering::Relaxed) >= self.keys_max {
+            self.known.fetch_sub(1, Ordering::Relaxed);
+            return Arc::clone(&self.overflow);
+        }
+        match self.map.entry(key.clone()) {
+            Slot::Occupied(slot) => {
+                self.known.fetch_sub(1, Ordering::Relaxed);
+                Arc::clone(slot.get())
+            }
+            Slot::Vacant(slot) => {
+                let bucket = Arc::new(Bucket::new(self.quota, &self.clock, now));
+                slot.insert(Arc::clone(&bucket));
+                bucket
+            }
+        }
+    }
+
+    fn limited(&self, wait: Duration) -> Rejection {
+        let per_second = 1_000_000_000 / self.quota.replenish_interval().as_nanos().max(1);
+        Rejection::RateLimited {
+            retry_after: wait,
+            limit: u32::try_from(per_second.max(1)).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn sweep(&self) {
+        let now = self.now();
+        let forget = FORGET_AFTER.as_nanos() as u64;
+        self.map.retain(|_, bucket| {
+            let keep = bucket.streams.load(Ordering::Relaxed) > 0
+                || now.saturating_sub(bucket.seen.load(Ordering::Relaxed)) < forget;
+            if !keep {
+                self.known.fetch_sub(1, Ordering::Relaxed);
+            }
+            keep
+        });
+    }
+}
+
+impl<C: Clock + Clone> Bucket<C> {
+    fn new(quota: Quota, clock: &C, now: u64) -> Self {
+        Self {
+            rate: RateLimiter::direct_with_clock(quota, clock.clone()),
+            streams: Arc::default(),
+            seen: AtomicU64::new(now),
+            blocked_until: AtomicU64::new(0),
+        }
+    }
+}
+
+const fn two() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn limits(text: &str) -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (
+            Limits::with_clock(&toml::from_str(text).unwrap(), &clock),
+            clock,
+        )
+    }
+
+    fn network(text: &str) -> Network {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
+    fn name(text: &str) -> Principal {
+        Principal::Name(text.into())
+    }
+
+    #[test]
+    fn a_network_is_an_ipv4_address_or_an_ipv6_64() {
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_ne!(network("10.0.0.1"), network("10.0.0.2"));
+        assert_eq!(network("10.0.0.1"), network("::ffff:10.0.0.1"));
+    }
+
+    #[test]
+    fn a_principal_has_its_rate_and_gets_it_back_with_time() {
+        let (limits, clock) = limits("requests_per_principal = 2\nburst_per_principal = 2");
+        let gitspace = "api-k3x9q2".parse().unwrap();
+        for _ in 0..2 {
+            limits.admit(&name("alice"), &gitspace).unwrap();
+        }
+        let refused = limits.admit(&name("alice"), &gitspace).unwrap_err();
+        assert!(
+            matches!(refused, Rejection::RateLimited { limit: 2, .. }),
+            "{refused:?}"
+        );
+        limits.admit(&name("bob"), &gitspace).unwrap();
+        clock.advance(Duration::from_millis(500));
+        limits.admit(&name("alice"), &gitspace).unwrap();
+    }
+
+    #[test]
+    fn streams_at_once_are_counted_until_their_permit_goes() {
+        let (limits, _) = limits("streams_per_principal = 1");
+        let gitspace = "api-k3x9q2".parse().unwrap();
+        let permit = limits.admit(&name("alice"), &gitspace).unwrap();
+        assert!(matches!(
+            limits.admit(&name("alice"), &gitspace),
+            Err(Rejection::TooManyStreams)
+        ));
+        drop(permit);
+        limits.admit(&name("alice"), &gitspace).unwrap();
+    }
+
+    #[test]
+    fn connections_are_bounded_in_total_and_per_network() {
+        let (limits, _) = limits("connections = 2\nconnections_per_network = 1");
+        let first = limits.connection(network("10.0.0.1")).unwrap();
+        assert!(limits.connection(network("10.0.0.1")).is_none());
+        let _second = limits.connection(network("10.0.0.2")).unwrap();
+        assert!(limits.connection(network("10.0.0.3")).is_none());
+        drop(first);
+        assert!(limits.connection(network("10.0.0.3")).is_some());
+    }
+
+    #[test]
+    fn refused_tokens_close_the_door_for_a_while() {
+        let (limits, clock) = limits("failed_logins_per_network = 3");
+        let here = network("10.0.0.1");
+        for _ in 0..4 {
+            assert!(limits.may_log_in(here).is_ok());
+            limits.failed_login(here);
+        }
+        assert!(matches!(
+            limits.may_log_in(here),
+            Err(Rejection::RateLimited { .. })
+        ));
+        assert!(limits.may_log_in(network("10.0.0.2")).is_ok());
+        clock.advance(Duration::from_secs(20));
+        assert!(limits.may_log_in(here).is_ok());
+    }
+
+    #[test]
+    fn keys_are_bounded_and_forgotten() {
+        let (limits, clock) =
+            limits("keys = 10\nrequests_per_principal = 1\nburst_per_principal = 1");
+        let gitspace: GitspaceId = "api-k3x9q2".parse().unwrap();
+        for n in 0..10 {
+            limits.admit(&name(&format!("user{n}")), &gitspace).unwrap();
+        }
+        limits.admit(&name("one more"), &gitspace).unwrap();
+        assert!(
+            limits.admit(&name("another"), &gitspace).is_err(),
+            "newcomers share one bucket"
+        );
+        assert_eq!(limits.principals.map.len(), 10);
+        clock.advance(FORGET_AFTER + Duration::from_secs(1));
+        limits.sweep();
+        assert_eq!(limits.principals.map.len(), 0);
+        limits.admit(&name("another"), &gitspace).unwrap();
+    }
+}

@@ -1,0 +1,251 @@
+//! What the gateway answers itself: `/_gitspace/…` on every host, the exchange of a ticket, redirects to https and to a login.
+
+use std::{sync::Arc, time::SystemTime};
+
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
+
+use super::{
+    Gateway, Rejection,
+    auth::{Link, Principal, Ticket, TokenError},
+    forward::Body,
+    http::Head,
+    limit::Network,
+    named,
+    route::Entry,
+    status,
+};
+use crate::api::{GitspaceId, access::Port};
+
+const PREFIX: &str = "/_gitspace/";
+
+/// What the exchange of a ticket needs beside the keys: it runs away from the data path's threads.
+pub(crate) struct Exchanges {
+    pub(crate) link: Option<Link>,
+    pub(crate) background: tokio::runtime::Handle,
+}
+
+/// The rest of a path that is the gateway's.
+pub(crate) fn path(path: &str) -> Option<&str> {
+    path.strip_prefix(PREFIX)
+}
+
+/// Sends a plain request to https, on the same host's usual port.
+pub(crate) fn redirect_to_https(head: &Head, uri: &Uri) -> Result<Response<Body>, Rejection> {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    redirect(
+        StatusCode::PERMANENT_REDIRECT,
+        &format!("https://{}{target}", head.host),
+    )
+}
+
+fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
+    let mut response = status(code);
+    let location = HeaderValue::from_str(location)
+        .map_err(|_| Rejection::BadRequest("the target cannot be a location"))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+impl Gateway {
+    /// Exchanges a ticket for a session: once, and only on the host that it was made for.
+    pub(crate) async fn exchange(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        head: &Head,
+        network: Network,
+        now: SystemTime,
+    ) -> Result<Response<Body>, Rejection> {
+        if !named(head).is_some_and(|(gitspace, port)| is_for(&ticket.principal, gitspace, port)) {
+            self.limits.failed_login(network);
+            return Err(Rejection::InvalidToken(
+                "the ticket is for another gitspace or port".into(),
+            ));
+        }
+        let mut response = redirect(StatusCode::SEE_OTHER, &ticket.location)?;
+        response.headers_mut().insert(
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        );
+        let (gateway, redeemed) = (Arc::clone(self), ticket.clone());
+        let redeem = async move {
+            gateway
+                .auth
+                .redeem(&redeemed, gateway.exchanges.link.as_ref(), now)
+                .await
+        };
+        match self.exchanges.background.spawn(redeem).await {
+            Ok(Ok(())) => {
+                let cookie = self.auth.session(&ticket, &head.host, now);
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
+                Ok(response)
+            }
+            // A reloaded page: its session is there already.
+            Ok(Err(TokenError::TicketUsed)) if ticket.otherwise.is_some() => Ok(response),
+            Ok(Err(error)) => {
+                self.limits.failed_login(network);
+                Err(error.into())
+            }
+            Err(_) => Err(Rejection::ShuttingDown),
+        }
+    }
+
+    /// A navigation that needs a token goes to the login, where there is one.
+    pub(crate) fn to_login(
+        &self,
+        rejection: Rejection,
+        head: &Head,
+        parts: &Parts,
+    ) -> Result<Response<Body>, Rejection> {
+        if self.login_url.is_empty()
+            || !head.navigation
+            || rejection.status() != StatusCode::UNAUTHORIZED
+        {
+            return Err(rejection);
+        }
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let port = head
+            .authority_port
+            .map_or_else(String::new, |port| format!(":{port}"));
+        let return_to = encode(&format!("https://{}{port}{target}", head.host));
+        let separator = if self.login_url.contains('?') {
+            '&'
+        } else {
+            '?'
+        };
+        redirect(
+            StatusCode::SEE_OTHER,
+            &format!("{}{separator}return_to={return_to}", self.login_url),
+        )
+    }
+
+    /// Answers below `/_gitspace/`.
+    pub(crate) fn own(
+        &self,
+        path: &str,
+        parts: &Parts,
+        head: &Head,
+        identity: Result<(Arc<Principal>, bool), Rejection>,
+        found: Option<&(Arc<Entry>, Port)>,
+    ) -> Result<Response<Body>, Rejection> {
+        match (path, &parts.method) {
+            ("jwks.json", &Method::GET | &Method::HEAD) => {
+                Ok(json(self.auth.jwks(), "public, max-age=300"))
+            }
+            ("whoami", &Method::GET | &Method::HEAD) => {
+                let (principal, _) = identity?;
+                let answer = serde_json::json!({
+                    "principal": &*principal.name,
+                    "organization": principal.org.as_deref(),
+                    "groups": principal.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+                });
+                Ok(json(answer.to_string(), "no-store"))
+            }
+            ("status", &Method::GET | &Method::HEAD) => {
+                let (principal, _) = identity?;
+                // As everywhere: who may not use it does not learn that it exists.
+                let entry = found
+                    .map(|(entry, _)| entry)
+                    .filter(|entry| super::authorize::may_know(&principal, entry))
+                    .ok_or(Rejection::NoSuchGitspace)?;
+                let answer =
+                    serde_json::json!({ "gitspace": entry.gitspace, "state": entry.state });
+                Ok(json(answer.to_string(), "no-store"))
+            }
+            ("logout", &Method::POST) => {
+                let origin = parts
+                    .headers
+                    .get(header::ORIGIN)
+                    .and_then(|origin| origin.to_str().ok());
+                let own = origin
+                    .and_then(|origin| origin.split_once("://"))
+                    .is_some_and(|(_, authority)| authority.split(':').next() == Some(&*head.host));
+                if !own {
+                    return Err(Rejection::OriginRefused);
+                }
+                let mut response = status(StatusCode::NO_CONTENT);
+                response
+                    .headers_mut()
+                    .insert(header::SET_COOKIE, self.auth.end_session());
+                Ok(response)
+            }
+            ("login", &Method::GET | &Method::HEAD) => {
+                self.to_login(Rejection::NoToken, head, parts)
+            }
+            ("jwks.json" | "whoami" | "status" | "logout" | "login", _) => {
+                Err(Rejection::MethodNotAllowed)
+            }
+            _ => Err(Rejection::NoSuchPage),
+        }
+    }
+}
+
+/// Whether a ticket's claims name this port of this gitspace.
+fn is_for(principal: &Principal, gitspace: &GitspaceId, port: Port) -> bool {
+    principal
+        .gitspaces
+        .as_ref()
+        .is_some_and(|gitspaces| gitspaces.contains(gitspace))
+        && principal
+            .ports
+            .as_ref()
+            .is_some_and(|ports| ports.contains(&port))
+}
+
+fn json(body: String, cache: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    response
+}
+
+/// Percent-encoding of everything that is not unreserved (RFC 3986 §2.3).
+fn encode(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes()
+        .fold(String::with_capacity(text.len() + 16), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                out.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_raw_prefix_is_the_gateways() {
+        assert_eq!(path("/_gitspace/whoami"), Some("whoami"));
+        for other in [
+            "/_gitspace",
+            "/%5fgitspace/whoami",
+            "//_gitspace/whoami",
+            "/x/_gitspace/whoami",
+        ] {
+            assert_eq!(path(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn locations_are_encoded() {
+        assert_eq!(
+            encode("https://a.test/?x=1&y= "),
+            "https%3A%2F%2Fa.test%2F%3Fx%3D1%26y%3D%20"
+        );
+    }
+}

@@ -1,0 +1,378 @@
+//! The gateway as a role: built from its configuration, bound, served, reloaded, drained.
+//!
+//! Not here: the life of a request (`gateway`), the choice of roles (`app`).
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Gateway, RequestIds, accept,
+    account::{Sink, log::AccessLog, metrics::Metrics},
+    admin,
+    auth::{Authenticator, Link},
+    connection::HeadLimits,
+    drain::Drain,
+    forward::Names,
+    limit::Limits,
+    own::Exchanges,
+    route::{
+        RouteError, Source, Table,
+        feed::{self, Follower},
+        file::{self, FileError},
+    },
+    tls::{Development, Tls, TlsError},
+};
+use crate::{
+    api::Secret,
+    config::{self, FailMode, ListenProtocol, RouteEntry},
+};
+
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// What a gateway is built from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[gateway]`
+    pub config: config::Gateway,
+    /// `[[route]]`
+    pub routes: Vec<RouteEntry>,
+    /// Where keys and last routes live.
+    pub state_dir: PathBuf,
+    /// Guards the admin API.
+    pub admin_token: Secret,
+    /// Where routes come from, if from a control plane.
+    pub control_plane: Option<ControlPlane>,
+    /// Asked by `POST /v1/reload`; whoever listens reads the configuration again and calls [`Handle::reload`].
+    pub reload: Option<mpsc::Sender<ReloadRequest>>,
+}
+
+/// A control plane to follow.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    /// Its address.
+    pub url: String,
+    /// This gateway's token.
+    pub token: Secret,
+    /// What to do when it is silent too long.
+    pub fail_mode: FailMode,
+}
+
+/// Answered when the reload is done: or why it was not.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// Why a gateway cannot start or reload.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] accept::BindError),
+    /// The admin listener.
+    #[error(
+        "cannot listen on `gateway.admin.address` {address}; stop the program that has it, or choose another address"
+    )]
+    Admin {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Static routes.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A route.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// Keys and issuers.
+    #[error(transparent)]
+    Auth(#[from] super::auth::Error),
+    /// A configured value.
+    #[error("{0}")]
+    Config(String),
+    /// The access log.
+    #[error("cannot open the access log {path}")]
+    AccessLog {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or file of ours.
+    #[error("cannot start the gateway")]
+    Start(#[from] io::Error),
+}
+
+/// A gateway whose addresses are bound and that serves nobody yet.
+pub struct Bound {
+    gateway: Arc<Gateway>,
+    listeners: Vec<accept::Bound>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<(std::net::TcpListener, SocketAddr)>,
+    authority: Option<PathBuf>,
+    registry: Registry,
+    settings: Settings,
+    workers: usize,
+}
+
+/// Reaches into a gateway that serves.
+#[derive(Clone)]
+pub struct Handle(Arc<Gateway>);
+
+/// Builds a gateway and binds its addresses. To be called on the background runtime.
+pub fn bind(settings: Settings) -> Result<Bound, Error> {
+    let config = &settings.config;
+    let workers = match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let domains: Vec<Box<str>> = config
+        .domains
+        .iter()
+        .map(|domain| canonical_domain(domain))
+        .collect();
+    let (tls, authority) = tls(&settings, &domains)?;
+    let auth = Authenticator::new(config, &settings.state_dir)?;
+    let routes = Arc::new(Table::new(config.upstreams.allow.clone()));
+    static_routes(&routes, config, &settings.routes)?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let path = config.access_log.path.clone();
+    let log = AccessLog::open(&path).map_err(|source| Error::AccessLog { path, source })?;
+    let fail_mode = settings
+        .control_plane
+        .as_ref()
+        .map_or(FailMode::Static, |link| link.fail_mode);
+    let client = reqwest::Client::new();
+    let link = settings
+        .control_plane
+        .as_ref()
+        .map(|link| Link::new(client, &link.url, link.token.clone()));
+    let gateway = Arc::new(Gateway {
+        auth,
+        routes,
+        limits: Limits::new(&config.limits),
+        names: Names::new(&config.headers).map_err(Error::Config)?,
+        timeouts: config.timeouts.clone(),
+        head_limits: HeadLimits {
+            bytes: config.limits.head_bytes,
+            fields: config.limits.head_fields,
+        },
+        login_url: config.auth.login_url.clone(),
+        tls: tls.map(Arc::new),
+        exchanges: Exchanges {
+            link,
+            background: tokio::runtime::Handle::current(),
+        },
+        feed: feed::Lease::new(fail_mode),
+        sink: Sink::new(metrics, log),
+        drain: Drain::default(),
+        request_ids: RequestIds::new(),
+        domains,
+    });
+    let listeners = config
+        .listen
+        .iter()
+        .map(|listen| accept::bind(listen, workers))
+        .collect::<Result<Vec<_>, _>>()?;
+    let addresses = listeners.iter().map(|bound| bound.address).collect();
+    let admin = config.admin.address.map(bind_admin).transpose()?;
+    Ok(Bound {
+        gateway,
+        listeners,
+        addresses,
+        admin,
+        authority,
+        registry,
+        settings,
+        workers,
+    })
+}
+
+fn canonical_domain(domain: &str) -> Box<str> {
+    domain.trim_end_matches('.').to_ascii_lowercase().into()
+}
+
+/// TLS, where a listener speaks it; with the development certificate where none is configured.
+fn tls(settings: &Settings, domains: &[Box<str>]) -> Result<(Option<Tls>, Option<PathBuf>), Error> {
+    let config = &settings.config;
+    if !config
+        .listen
+        .iter()
+        .any(|listen| listen.protocol == ListenProtocol::Https)
+    {
+        return Ok((None, None));
+    }
+    if !config.certificate.is_empty() {
+        return Ok((Some(Tls::new(&config.certificate)?), None));
+    }
+    let development = Development::make(&settings.state_dir.join("dev"), domains)?;
+    Ok((
+        Some(Tls::new(&[development.certificate])?),
+        Some(development.authority),
+    ))
+}
+
+fn static_routes(
+    table: &Table,
+    config: &config::Gateway,
+    entries: &[RouteEntry],
+) -> Result<(), Error> {
+    let configured = entries
+        .iter()
+        .map(file::route)
+        .collect::<Result<Vec<_>, _>>()?;
+    let from_file = config
+        .routes_file
+        .as_deref()
+        .map(file::read)
+        .transpose()?
+        .unwrap_or_default();
+    table.replace(Source::Config, &configured)?;
+    table.replace(Source::File, &from_file)?;
+    Ok(())
+}
+
+fn bind_admin(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
+    let bound = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound().map_err(|source| Error::Admin { address, source })
+}
+
+impl Bound {
+    /// Where it listens, in the order of `[[gateway.listen]]`.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where its admin API is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// The development CA's certificate, if that is what it serves.
+    pub fn certificate_authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
+    /// Reaches into it while it serves.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.gateway))
+    }
+
+    /// Serves until the stop, then drains.
+    pub async fn serve(self, stop: CancellationToken) -> Result<(), Error> {
+        let Self {
+            gateway,
+            listeners,
+            admin,
+            registry,
+            settings,
+            workers,
+            ..
+        } = self;
+        let background = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        if let Some((listener, _)) = admin {
+            let api = admin::Api::new(Arc::clone(&gateway), &settings, registry)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(admin::serve(listener, api, background.clone()));
+        }
+        if let Some(follower) = follower(&gateway, &settings) {
+            let kept = follower.store.load();
+            if let Some(kept) = &kept {
+                feed::restore(kept, &gateway.routes, &gateway.auth);
+            }
+            tasks.spawn(follower.run(kept, background.clone()));
+        }
+        tasks.spawn(sweep(Arc::clone(&gateway), background.clone()));
+        gateway
+            .sink
+            .metrics
+            .routes
+            .set(i64::try_from(gateway.routes.len()).unwrap_or(i64::MAX));
+        let threads = accept::start(&gateway, listeners, workers)?;
+
+        stop.cancelled().await;
+        gateway.drain.run(gateway.timeouts.drain).await;
+        // The threads see the end of the drain by themselves; joining them must not block this runtime.
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a worker did not end in order");
+        }
+        background.cancel();
+        while tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+impl Handle {
+    /// Takes certificates, issuers and static routes from another configuration. What stands there in error changes nothing
+    /// of its kind; all other keys are read at start only.
+    pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
+        let gateway = &self.0;
+        if let Some(tls) = gateway
+            .tls
+            .as_ref()
+            .filter(|_| !settings.config.certificate.is_empty())
+        {
+            super::tls::check(&settings.config)?;
+            tls.reload(&settings.config.certificate)?;
+        }
+        gateway.auth.reload(&settings.config)?;
+        static_routes(&gateway.routes, &settings.config, &settings.routes)?;
+        tracing::info!(
+            routes = gateway.routes.len(),
+            "reloaded certificates, issuers and static routes"
+        );
+        Ok(())
+    }
+}
+
+fn follower(gateway: &Arc<Gateway>, settings: &Settings) -> Option<Follower> {
+    let link = settings.control_plane.as_ref()?;
+    let keys = Arc::clone(gateway);
+    Some(Follower {
+        url: link.url.trim_end_matches('/').to_owned(),
+        token: link.token.clone(),
+        table: Arc::clone(&gateway.routes),
+        auth: Arc::new(move |feed| keys.auth.feed_keys(feed).map_err(|error| error.to_string())),
+        sink: Arc::clone(&gateway.sink),
+        lease: gateway.feed.clone(),
+        store: feed::Store::new(&settings.state_dir),
+        name: format!("gateway-{:x}", gateway.request_ids.start),
+    })
+}
+
+async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        gateway.limits.sweep();
+        gateway
+            .sink
+            .metrics
+            .lost_lines
+            .set(i64::try_from(gateway.sink.log.lost()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,229 @@
+//! Static routes: `[[route]]` of the configuration, and `gateway.routes_file`, a JSON array of routes.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use crate::{
+    api::{
+        GitspaceId,
+        access::Visibility,
+        route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
+    },
+    config::{PortEntry, RouteEntry},
+};
+
+/// Why static routes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read the routes file {path}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no JSON array of routes.
+    #[error("the routes file {path} is no JSON array of routes")]
+    Parse {
+        /// Which file.
+        path: String,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A `[[route]]` cannot be used.
+    #[error("[[route]] {route}: {problem}")]
+    Entry {
+        /// Its gitspace or host.
+        route: String,
+        /// What was found and what is accepted.
+        problem: String,
+    },
+}
+
+/// Reads `gateway.routes_file`.
+pub(crate) fn read(path: &Path) -> Result<Vec<Route>, FileError> {
+    let name = path.display().to_string();
+    let text = std::fs::read(path).map_err(|source| FileError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| FileError::Parse { path: name, source })
+}
+
+/// Turns a `[[route]]` into a route.
+pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
+    let name = entry
+        .gitspace
+        .as_ref()
+        .map(GitspaceId::as_str)
+        .or(entry.host.as_deref())
+        .unwrap_or("?")
+        .to_owned();
+    let fail = |problem: String| FileError::Entry {
+        route: name.clone(),
+        problem,
+    };
+    let gitspace = gitspace(entry).map_err(fail)?;
+    let ide =
+        port_route(&entry.upstream, entry.visibility, entry.host_header, &[]).map_err(fail)?;
+    let mut ports = BTreeMap::new();
+    for (number, port) in &entry.ports {
+        let number = number
+            .parse::<u16>()
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| fail(format!("`ports.{number}` is no port; 1 to 65535 is")))?;
+        let PortEntry {
+            upstream,
+            visibility,
+            host_header,
+            cors,
+        } = port;
+        ports.insert(
+            number,
+            port_route(upstream, *visibility, *host_header, cors).map_err(fail)?,
+        );
+    }
+    let arc = |text: &String| Arc::<str>::from(text.as_str());
+    Ok(Route {
+        gitspace,
+        generation: 0,
+        instance: None,
+        state: RouteState::Running,
+        owner: entry.owner.as_ref().map(arc),
+        org: entry.org.as_ref().map(arc),
+        host: entry
+            .host
+            .as_ref()
+            .map(|host| host.trim_end_matches('.').to_ascii_lowercase().into()),
+        address: None,
+        ide: Some(ide),
+        ports,
+        allow: entry.allow.iter().map(arc).collect(),
+    })
+}
+
+/// The named gitspace, or one made of the host.
+fn gitspace(entry: &RouteEntry) -> Result<GitspaceId, String> {
+    match (&entry.gitspace, &entry.host) {
+        (Some(gitspace), _) => {
+            let digits = gitspace
+                .as_str()
+                .rsplit_once('-')
+                .map_or("", |(_, end)| end);
+            if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(format!(
+                    "`gitspace` ends like a port (-{digits}); its host would mean another gitspace's port. Choose another label"
+                ));
+            }
+            Ok(gitspace.clone())
+        }
+        (None, Some(host)) => host
+            .to_ascii_lowercase()
+            .replace(['.', '_'], "-")
+            .parse()
+            .map_err(|error| format!("`host` {error}; name a `gitspace` beside it")),
+        (None, None) => Err("needs `gitspace` or `host`".into()),
+    }
+}
+
+fn port_route(
+    upstream: &str,
+    visibility: Visibility,
+    host_header: HostHeader,
+    cors: &[String],
+) -> Result<PortRoute, String> {
+    let (upstream, port) = parse_upstream(upstream)?;
+    Ok(PortRoute {
+        port,
+        protocol: Protocol::Http,
+        visibility,
+        host_header,
+        cors: cors.to_vec(),
+        upstream: Some(upstream),
+    })
+}
+
+/// Reads `http://host:port` or `unix:/path`.
+fn parse_upstream(text: &str) -> Result<(Upstream, u16), String> {
+    let problem =
+        || format!("`upstream` is {text:?}; `http://host:port` or `unix:/path` is accepted");
+    if let Some(path) = text.strip_prefix("unix:") {
+        return path
+            .starts_with('/')
+            .then(|| (Upstream::Unix(path.into()), 0))
+            .ok_or_else(problem);
+    }
+    let uri: http::Uri = text.parse().map_err(|_| problem())?;
+    let bare = uri.path_and_query().is_none_or(|path| path == "/");
+    match (uri.scheme_str(), uri.host(), bare) {
+        (Some("http"), Some(host), true) if !host.is_empty() => {
+            Ok((Upstream::Host(host.into()), uri.port_u16().unwrap_or(80)))
+        }
+        _ => Err(problem()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str) -> RouteEntry {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_static_route_has_its_upstreams() {
+        let entry = entry(
+            "gitspace = 'api-k3x9q2'\nupstream = 'http://127.0.0.1:8089'\nowner = 'alice'\n\
+             [ports.3000]\nupstream = 'unix:/run/app.sock'\nvisibility = 'public'",
+        );
+        let route = route(&entry).unwrap();
+        assert_eq!(route.ide.unwrap().port, 8089);
+        assert_eq!(
+            route.ports[&3000].upstream,
+            Some(Upstream::Unix("/run/app.sock".into()))
+        );
+        assert_eq!(route.ports[&3000].visibility, Visibility::Public);
+    }
+
+    #[test]
+    fn a_host_alone_is_enough() {
+        let route = route(&entry(
+            "host = 'App.Example.test'\nupstream = 'http://10.0.0.1'",
+        ))
+        .unwrap();
+        assert_eq!(route.gitspace.as_str(), "app-example-test");
+        assert_eq!(route.host.as_deref(), Some("app.example.test"));
+        assert_eq!(route.ide.unwrap().port, 80);
+    }
+
+    #[test]
+    fn mistakes_say_what_is_accepted() {
+        for (text, expected) in [
+            ("upstream = 'http://a:1'", "needs `gitspace` or `host`"),
+            (
+                "gitspace = 'a'\nupstream = 'ftp://a:1'",
+                "`http://host:port` or `unix:/path` is accepted",
+            ),
+            (
+                "gitspace = 'a'\nupstream = 'http://a:1/x'",
+                "`http://host:port`",
+            ),
+            ("gitspace = 'a'\nupstream = 'unix:x'", "`unix:/path`"),
+            (
+                "gitspace = 'app-3000'\nupstream = 'http://a:1'",
+                "ends like a port",
+            ),
+            (
+                "gitspace = 'a'\nupstream = 'http://a:1'\n[ports.0]\nupstream = 'http://a:2'",
+                "`ports.0` is no port",
+            ),
+        ] {
+            let error = route(&entry(text)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
