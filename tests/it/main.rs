@@ -1,3 +1,4 @@
 //! Integration tests: the real thing on port 0, real sockets, one module per topic.
 
+mod auth;
 mod layering;
