@@ -39,7 +39,7 @@ bench: ## criterion benches: auth, route, end_to_end
 	@cargo bench --locked
 
 load: ## CPU per request beside HAProxy, nginx and Envoy, about ten minutes; writes docs/performance.md
-	@benches/load/run.sh
+	@benches/load/run.py $(ARGS)
 
 lint: ## format, clippy, dependency rules
 	@.ci/format
