@@ -1,1 +1,189 @@
-//! control_plane
+//! The control plane: gitspaces, their lifecycle, work for delegates, routes for gateways.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `rest` | the HTTP API: who may ask, what was asked, how it is answered |
+//! | `gitspaces` | what users ask of gitspaces |
+//! | `validate` | whether a new gitspace may be asked for like this |
+//! | `lifecycle` | the machine: state + trigger → state + step; pure |
+//! | `orchestrate` | commits what the lifecycle says |
+//! | `tasks` | the queue that delegates work on |
+//! | `feed` | what gateways learn, redeem and report |
+//! | `keys` | the signing key and tickets |
+//! | `store`, `rows`, `clock` | SQLite, and what is in it |
+//!
+//! It never calls anybody: delegates and gateways dial in, and wait in long polls that a commit wakes.
+
+mod clock;
+mod domain;
+mod feed;
+mod gitspaces;
+mod keys;
+mod lifecycle;
+mod orchestrate;
+mod refusal;
+mod rest;
+mod rows;
+mod store;
+mod tasks;
+mod validate;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::{domain::Domain, keys::Keys, refusal::Chain, refusal::Refusal, store::Store};
+pub use self::{domain::DomainError, keys::KeyError, rest::openapi, store::StoreError};
+use crate::api::Secret;
+
+/// How long requests under way have to end after a stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a control plane needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name as an issuer of tokens.
+    pub public_url: String,
+    /// How users reach gitspaces, e.g. `https://gitspaces.localhost:8443`; the identifier is put before the host.
+    pub gateway_url: String,
+    /// The database file; made if absent.
+    pub database: PathBuf,
+    /// The signing key (PEM); made if absent.
+    pub signing_key: PathBuf,
+    /// Who the holder of `user_token` is.
+    pub user: String,
+    /// Bearer token of the user.
+    pub user_token: Secret,
+    /// Bearer token of gateways.
+    pub gateway_token: Secret,
+    /// Bearer token of delegates.
+    pub delegate_token: Secret,
+}
+
+/// How long things take. The default is meant for everything but tests.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// How long a delegate has a task without a heartbeat.
+    pub lease: Duration,
+    /// How many times a task is handed out before it counts as failed.
+    pub attempts: u32,
+    /// How long a start, stop or delete may take as a whole.
+    pub orchestration: Duration,
+    /// How long a ticket can be redeemed.
+    pub ticket: Duration,
+    /// How long a gateway may use routes without another answer.
+    pub feed_lease: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(60),
+            attempts: 5,
+            orchestration: Duration::from_secs(60 * 60),
+            ticket: Duration::from_secs(60),
+            feed_lease: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Why the control plane does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The signing key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The gateway's URL.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// What is in the store could not be taken up.
+    #[error("cannot take up the work that the database holds")]
+    TakeUp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The listener.
+    #[error("the control plane's listener failed")]
+    Listener(#[source] std::io::Error),
+}
+
+/// What every handler needs.
+#[derive(Debug)]
+struct State {
+    store: Store,
+    keys: Keys,
+    domain: Domain,
+    timing: Timing,
+    user: String,
+    user_token: Secret,
+    gateway_token: Secret,
+    delegate_token: Secret,
+    stop: CancellationToken,
+}
+
+/// Runs the control plane on `listener` until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    serve_with(listener, settings, Timing::default(), stop).await
+}
+
+/// [`serve`] with other times.
+pub async fn serve_with(
+    listener: TcpListener,
+    settings: Settings,
+    timing: Timing,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let state = Arc::new(State {
+        domain: settings.gateway_url.parse()?,
+        keys: Keys::open(&settings.signing_key, &settings.public_url)?,
+        store: Store::open(&settings.database).await?,
+        timing,
+        user: settings.user,
+        user_token: settings.user_token,
+        gateway_token: settings.gateway_token,
+        delegate_token: settings.delegate_token,
+        stop: stop.clone(),
+    });
+    tasks::renew_all(&state.store, &state.timing)
+        .await
+        .map_err(|error| Error::TakeUp(Box::new(error)))?;
+    let served = tokio::select! {
+        served = rest::serve(listener, state.clone()) => served.map_err(Error::Listener),
+        () = keep_time(&state) => Ok(()),
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    };
+    state.store.close().await;
+    served
+}
+
+/// Does what nobody asks for: lost leases, late actions, forgetting.
+async fn keep_time(state: &State) {
+    let pace = (state.timing.lease / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(pace);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = tick(state).await {
+            tracing::error!(error = %Chain(&error), "cannot look after tasks and deadlines");
+        }
+    }
+}
+
+async fn tick(state: &State) -> Result<(), Refusal> {
+    let mut w = state.store.write().await?;
+    let changes = [
+        tasks::expire(&mut w, &state.timing).await?,
+        tasks::time_out(&mut w, &state.timing).await?,
+        tasks::forget(&mut w).await?,
+        feed::forget_redeemed(&mut w).await?,
+    ];
+    if changes.contains(&true) {
+        w.commit().await?;
+    }
+    Ok(())
+}

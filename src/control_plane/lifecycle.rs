@@ -1,0 +1,441 @@
+//! The machine behind a gitspace: from a state and a trigger to the next state and the work it takes.
+//!
+//! Pure: no store, no clock. `orchestrate` commits what it says. A trigger whose wish is fulfilled or under way already
+//! is accepted and changes nothing, so that a repeated request is no error; one that contradicts the step under way is
+//! refused until the step has been busy for [`BUSY_GUARD`].
+
+use std::time::Duration;
+
+use crate::api::gitspace::InstanceState;
+use InstanceState as I;
+
+/// How long a busy state refuses actions that contradict it.
+pub(super) const BUSY_GUARD: Duration = Duration::from_secs(15 * 60);
+
+/// What happens to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// The user wants it up.
+    Start,
+    /// The user wants it suspended.
+    Stop,
+    /// The user wants the gitspace gone.
+    Delete,
+    /// A new instance takes its place; the data is kept for it.
+    Replace,
+    /// A task was done.
+    Done(Step),
+    /// A task failed.
+    Failed(Step),
+    /// The action took too long as a whole.
+    TimedOut,
+}
+
+/// What a task does for an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Make the instance, or bring a suspended one back.
+    VmSetup,
+    /// Set up repository and IDE.
+    AgentStart,
+    /// Stop the IDE.
+    AgentStop,
+    /// Suspend the instance.
+    VmSuspend,
+    /// Destroy it.
+    VmDestroy {
+        /// And its data.
+        delete_data: bool,
+    },
+}
+
+/// What follows from a trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The state to go to.
+    pub(super) to: InstanceState,
+    /// The step that the new state waits for.
+    pub(super) work: Option<Step>,
+    /// Whether it is a new instance that goes there; the old one is replaced.
+    pub(super) fresh: bool,
+}
+
+/// Why a trigger does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// A step is under way.
+    #[error("a step is under way; wait until it has ended")]
+    Busy,
+    /// It is being deleted.
+    #[error("it is being deleted")]
+    BeingDeleted,
+    /// Nothing to stop.
+    #[error("it is not running")]
+    NotRunning,
+    /// It is in error.
+    #[error("it is in error; start it again or delete it")]
+    InError,
+    /// A task's end that nobody waits for any more.
+    #[error("the step is not expected in this state")]
+    Unexpected,
+}
+
+/// Where `trigger` leads from `state`, in which the instance has been for `age`.
+pub(super) fn next(state: I, trigger: Trigger, age: Duration) -> Result<Change, Refused> {
+    match trigger {
+        Trigger::Start => start(state, age),
+        Trigger::Stop => stop(state, age),
+        Trigger::Delete => delete(state, age),
+        Trigger::Replace => Ok(replace(state)),
+        Trigger::Done(step) => done(state, step),
+        Trigger::Failed(step) => failed(state, step),
+        Trigger::TimedOut => timed_out(state),
+    }
+}
+
+fn start(state: I, age: Duration) -> Result<Change, Refused> {
+    match state {
+        I::Uninitialized | I::Deleted | I::Cleaned | I::Error | I::PendingCleanup => Ok(anew()),
+        I::Stopped => Ok(go(I::Starting, Step::VmSetup)),
+        I::Running => Ok(stay(state)),
+        I::Starting if age < BUSY_GUARD => Ok(stay(state)),
+        I::Stopping | I::Resetting if age < BUSY_GUARD => Err(Refused::Busy),
+        I::Starting | I::Stopping | I::Resetting => Ok(anew()),
+        I::Cleaning => Err(Refused::BeingDeleted),
+    }
+}
+
+fn stop(state: I, age: Duration) -> Result<Change, Refused> {
+    match state {
+        I::Running => Ok(go(I::Stopping, Step::AgentStop)),
+        I::Stopped => Ok(stay(state)),
+        I::Stopping if age < BUSY_GUARD => Ok(stay(state)),
+        I::Starting | I::Resetting if age < BUSY_GUARD => Err(Refused::Busy),
+        I::Starting | I::Stopping => Ok(go(I::Stopping, Step::AgentStop)),
+        I::Cleaning => Err(Refused::BeingDeleted),
+        I::Error => Err(Refused::InError),
+        I::Uninitialized | I::Deleted | I::Cleaned | I::PendingCleanup | I::Resetting => {
+            Err(Refused::NotRunning)
+        }
+    }
+}
+
+fn delete(state: I, age: Duration) -> Result<Change, Refused> {
+    match state {
+        I::Uninitialized | I::Deleted => Ok(stay(I::Deleted)),
+        I::Cleaning if age < BUSY_GUARD => Ok(stay(state)),
+        I::Starting | I::Stopping if age < BUSY_GUARD => Err(Refused::Busy),
+        // A reset that is under way is overtaken: the data goes too.
+        I::Starting
+        | I::Stopping
+        | I::Cleaning
+        | I::Running
+        | I::Stopped
+        | I::Resetting
+        | I::Cleaned
+        | I::PendingCleanup
+        | I::Error => Ok(go(I::Cleaning, Step::VmDestroy { delete_data: true })),
+    }
+}
+
+fn replace(state: I) -> Change {
+    match state {
+        I::Uninitialized | I::Deleted | I::Cleaned | I::Cleaning | I::Resetting => stay(state),
+        I::Starting | I::Running | I::Stopping | I::Stopped | I::PendingCleanup | I::Error => {
+            go(I::Resetting, Step::VmDestroy { delete_data: false })
+        }
+    }
+}
+
+fn done(state: I, step: Step) -> Result<Change, Refused> {
+    match (state, step) {
+        (I::Starting, Step::VmSetup) => Ok(go(I::Starting, Step::AgentStart)),
+        (I::Starting, Step::AgentStart) => Ok(stay(I::Running)),
+        (I::Stopping, Step::AgentStop) => Ok(go(I::Stopping, Step::VmSuspend)),
+        (I::Stopping, Step::VmSuspend) => Ok(stay(I::Stopped)),
+        (I::Resetting, Step::VmDestroy { .. }) => Ok(stay(I::Cleaned)),
+        (I::Cleaning, Step::VmDestroy { .. }) => Ok(stay(I::Deleted)),
+        _ => Err(Refused::Unexpected),
+    }
+}
+
+fn failed(state: I, step: Step) -> Result<Change, Refused> {
+    match (state, step) {
+        (I::Starting, Step::VmSetup | Step::AgentStart)
+        | (I::Stopping, Step::AgentStop | Step::VmSuspend)
+        | (I::Cleaning | I::Resetting, Step::VmDestroy { .. }) => timed_out(state),
+        _ => Err(Refused::Unexpected),
+    }
+}
+
+fn timed_out(state: I) -> Result<Change, Refused> {
+    match state {
+        I::Starting | I::Stopping | I::Cleaning => Ok(stay(I::Error)),
+        // The new instance is not held up by what is left of the old one.
+        I::Resetting => Ok(stay(I::PendingCleanup)),
+        _ => Err(Refused::Unexpected),
+    }
+}
+
+fn go(to: I, step: Step) -> Change {
+    Change {
+        to,
+        work: Some(step),
+        fresh: false,
+    }
+}
+
+fn stay(to: I) -> Change {
+    Change {
+        to,
+        work: None,
+        fresh: false,
+    }
+}
+
+fn anew() -> Change {
+    Change {
+        fresh: true,
+        ..go(I::Starting, Step::VmSetup)
+    }
+}
+
+impl Step {
+    /// Stable label, for events: `vm_setup`.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::VmSetup => "vm_setup",
+            Self::AgentStart => "agent_start",
+            Self::AgentStop => "agent_stop",
+            Self::VmSuspend => "vm_suspend",
+            Self::VmDestroy { .. } => "vm_destroy",
+        }
+    }
+
+    /// What it does, as the object of "could not …".
+    pub(super) fn sentence(self) -> &'static str {
+        match self {
+            Self::VmSetup => "set up the instance",
+            Self::AgentStart => "set up the repository and the IDE",
+            Self::AgentStop => "stop the IDE",
+            Self::VmSuspend => "suspend the instance",
+            Self::VmDestroy { delete_data: true } => "destroy the instance and its data",
+            Self::VmDestroy { delete_data: false } => "destroy the instance and keep its data",
+        }
+    }
+}
+
+/// Whether a state waits for a step.
+pub(super) fn busy(state: I) -> bool {
+    matches!(
+        state,
+        I::Starting | I::Stopping | I::Resetting | I::Cleaning
+    )
+}
+
+/// Every state with the name it has in the store.
+const NAMES: [(I, &str); 11] = [
+    (I::Uninitialized, "uninitialized"),
+    (I::Starting, "starting"),
+    (I::Running, "running"),
+    (I::Stopping, "stopping"),
+    (I::Stopped, "stopped"),
+    (I::Resetting, "resetting"),
+    (I::Cleaning, "cleaning"),
+    (I::Cleaned, "cleaned"),
+    (I::PendingCleanup, "pending_cleanup"),
+    (I::Deleted, "deleted"),
+    (I::Error, "error"),
+];
+
+/// The name of a state in the store.
+pub(super) fn name(state: I) -> &'static str {
+    NAMES
+        .iter()
+        .find(|(other, _)| *other == state)
+        .map_or("error", |(_, name)| name)
+}
+
+/// The state of that name.
+pub(super) fn named(name: &str) -> Option<I> {
+    NAMES
+        .iter()
+        .find(|(_, other)| *other == name)
+        .map(|(state, _)| *state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Step::*;
+    use Trigger::*;
+
+    const ERASE: Step = VmDestroy { delete_data: true };
+    const DESTROY: Step = VmDestroy { delete_data: false };
+    const STEPS: [Step; 6] = [VmSetup, AgentStart, AgentStop, VmSuspend, ERASE, DESTROY];
+    const YOUNG: Duration = Duration::from_secs(1);
+
+    /// Every transition there is while no busy state is old, as (from, trigger, to, work, fresh).
+    fn table() -> Vec<(I, Trigger, I, Option<Step>, bool)> {
+        let mut rows = vec![
+            (I::Stopped, Start, I::Starting, Some(VmSetup), false),
+            (I::Starting, Start, I::Starting, None, false),
+            (I::Running, Start, I::Running, None, false),
+            (I::Running, Stop, I::Stopping, Some(AgentStop), false),
+            (I::Stopping, Stop, I::Stopping, None, false),
+            (I::Stopped, Stop, I::Stopped, None, false),
+            (I::Uninitialized, Delete, I::Deleted, None, false),
+            (I::Deleted, Delete, I::Deleted, None, false),
+            (I::Cleaning, Delete, I::Cleaning, None, false),
+            (
+                I::Starting,
+                Done(VmSetup),
+                I::Starting,
+                Some(AgentStart),
+                false,
+            ),
+            (I::Starting, Done(AgentStart), I::Running, None, false),
+            (
+                I::Stopping,
+                Done(AgentStop),
+                I::Stopping,
+                Some(VmSuspend),
+                false,
+            ),
+            (I::Stopping, Done(VmSuspend), I::Stopped, None, false),
+            (I::Starting, Failed(VmSetup), I::Error, None, false),
+            (I::Starting, Failed(AgentStart), I::Error, None, false),
+            (I::Stopping, Failed(AgentStop), I::Error, None, false),
+            (I::Stopping, Failed(VmSuspend), I::Error, None, false),
+            (I::Starting, TimedOut, I::Error, None, false),
+            (I::Stopping, TimedOut, I::Error, None, false),
+            (I::Cleaning, TimedOut, I::Error, None, false),
+            (I::Resetting, TimedOut, I::PendingCleanup, None, false),
+        ];
+        for destroy in [ERASE, DESTROY] {
+            rows.push((I::Resetting, Done(destroy), I::Cleaned, None, false));
+            rows.push((I::Cleaning, Done(destroy), I::Deleted, None, false));
+            rows.push((
+                I::Resetting,
+                Failed(destroy),
+                I::PendingCleanup,
+                None,
+                false,
+            ));
+            rows.push((I::Cleaning, Failed(destroy), I::Error, None, false));
+        }
+        for from in [
+            I::Uninitialized,
+            I::Deleted,
+            I::Cleaned,
+            I::PendingCleanup,
+            I::Error,
+        ] {
+            rows.push((from, Start, I::Starting, Some(VmSetup), true));
+        }
+        for from in [
+            I::Running,
+            I::Stopped,
+            I::Resetting,
+            I::Cleaned,
+            I::PendingCleanup,
+            I::Error,
+        ] {
+            rows.push((from, Delete, I::Cleaning, Some(ERASE), false));
+        }
+        for from in [
+            I::Uninitialized,
+            I::Deleted,
+            I::Cleaned,
+            I::Cleaning,
+            I::Resetting,
+        ] {
+            rows.push((from, Replace, from, None, false));
+        }
+        for from in [
+            I::Starting,
+            I::Running,
+            I::Stopping,
+            I::Stopped,
+            I::PendingCleanup,
+            I::Error,
+        ] {
+            rows.push((from, Replace, I::Resetting, Some(DESTROY), false));
+        }
+        rows
+    }
+
+    fn triggers() -> Vec<Trigger> {
+        let ends = STEPS.iter().flat_map(|step| [Done(*step), Failed(*step)]);
+        [Start, Stop, Delete, Replace, TimedOut]
+            .into_iter()
+            .chain(ends)
+            .collect()
+    }
+
+    #[test]
+    fn every_pair_of_state_and_trigger_is_in_the_table_or_refused() {
+        let table = table();
+        for (state, _) in NAMES {
+            for trigger in triggers() {
+                let found = next(state, trigger, YOUNG);
+                let row = table.iter().find(|row| (row.0, row.1) == (state, trigger));
+                match row {
+                    Some(&(_, _, to, work, fresh)) => {
+                        assert_eq!(
+                            found,
+                            Ok(Change { to, work, fresh }),
+                            "{state:?} {trigger:?}"
+                        );
+                    }
+                    None => assert!(found.is_err(), "{state:?} {trigger:?} gave {found:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_old_busy_state_gives_way_to_what_contradicts_it() {
+        let old = BUSY_GUARD;
+        for (state, trigger, after) in [
+            (I::Starting, Start, anew()),
+            (I::Stopping, Start, anew()),
+            (I::Resetting, Start, anew()),
+            (I::Starting, Stop, go(I::Stopping, AgentStop)),
+            (I::Stopping, Stop, go(I::Stopping, AgentStop)),
+            (I::Starting, Delete, go(I::Cleaning, ERASE)),
+            (I::Stopping, Delete, go(I::Cleaning, ERASE)),
+            (I::Cleaning, Delete, go(I::Cleaning, ERASE)),
+        ] {
+            assert_eq!(
+                next(state, trigger, old),
+                Ok(after),
+                "{state:?} {trigger:?}"
+            );
+            assert_ne!(
+                next(state, trigger, YOUNG),
+                Ok(after),
+                "{state:?} {trigger:?}"
+            );
+        }
+        assert_eq!(next(I::Cleaning, Start, old), Err(Refused::BeingDeleted));
+        assert_eq!(next(I::Stopping, Start, YOUNG), Err(Refused::Busy));
+    }
+
+    #[test]
+    fn every_busy_state_waits_for_a_step_and_no_other_does() {
+        for (from, trigger, to, work, _) in table() {
+            if from != to && !matches!(trigger, Done(_) | Failed(_) | TimedOut) {
+                assert_eq!(work.is_some(), busy(to), "{from:?} {trigger:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_states_are_those_of_the_api() {
+        for (state, text) in NAMES {
+            assert_eq!(serde_json::to_value(state).unwrap(), text);
+            assert_eq!((name(state), named(text)), (text, Some(state)));
+        }
+    }
+}
