@@ -159,9 +159,49 @@ pub struct Done {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ide_port: Option<u16>,
     /// `agent.start`: forwarded port → (port on that address). Includes those that devcontainer.json names.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "port_keys"
+    )]
     pub ports: BTreeMap<u16, u16>,
     /// `agent.start`: path that the IDE should be opened at, e.g. `/?folder=/home/dev/api`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ide_path: Option<String>,
+}
+
+/// Reads a map with ports as keys. JSON's keys are texts, and serde does not turn them into numbers inside a flattened
+/// or tagged type.
+fn port_keys<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<u16, u16>, D::Error> {
+    BTreeMap::<String, u16>::deserialize(from)?
+        .into_iter()
+        .map(|(key, value)| match key.parse() {
+            Ok(port) => Ok((port, value)),
+            Err(_) => Err(serde::de::Error::custom(format_args!(
+                "ports: {key:?} is no port; a number from 1 to 65535 is"
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_with_ports_is_read_as_it_was_written() {
+        let done = Done {
+            ports: [(3000, 13_000)].into(),
+            ide_port: Some(1),
+            ..Done::default()
+        };
+        let sent = TaskResult {
+            lease: "l".into(),
+            outcome: Outcome::Done(done),
+        };
+        let text = serde_json::to_string(&sent).unwrap();
+        let read: TaskResult = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.outcome, sent.outcome);
+        assert!(serde_json::from_str::<Done>(r#"{"ports":{"x":1}}"#).is_err());
+    }
 }
