@@ -1,4 +1,5 @@
 //! Integration tests: the real thing on port 0, real sockets, one module per topic.
 
 mod auth;
+mod control_plane;
 mod layering;

@@ -1,0 +1,10 @@
+//! The control plane over real HTTP, with a fake delegate and a fake gateway.
+//!
+//! Covers: lifecycle, restart, leases, host-bound tasks, tokens, validation, feed, tickets, the API's description.
+//! Cannot cover: what a real runner does with a task.
+
+mod feed;
+mod gitspaces;
+mod restart;
+mod support;
+mod tasks;
