@@ -2,22 +2,29 @@
 //!
 //! Unknown keys are refused. Checks across keys are in `check`. The file `config.toml` in the repository explains every key.
 
+mod check;
 mod control_plane;
 mod delegate;
 mod duration;
+mod error;
 mod gateway;
+mod load;
 mod route;
 mod runner;
+mod source;
 
 pub use control_plane::ControlPlane;
 pub use delegate::Delegate;
 pub use duration::Timeout;
+pub use error::{ConfigError, Origin, Problem};
 pub use gateway::{
     AccessLog, Admin, Algorithm, Auth, Certificate, ControlPlaneLink, FailMode, Gateway, Headers,
     Issuer, IssuerKey, Keys, Limits, Listen, ListenProtocol, Timeouts, Upstreams,
 };
+pub use load::{accepted_keys, default_file};
 pub use route::{PortEntry, RouteEntry};
 pub use runner::{Driver, Runner};
+pub use source::OVERRIDE_PREFIX;
 
 use std::path::PathBuf;
 
@@ -59,6 +66,13 @@ impl Default for Config {
             runner: Runner::default(),
             route: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// Whether this process runs `role`.
+    pub fn runs(&self, role: Role) -> bool {
+        self.roles.contains(&role)
     }
 }
 

@@ -1,0 +1,104 @@
+//! `[gateway.timeouts]` and `[gateway.limits]`: nothing that would refuse everybody, nothing without end.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::Findings;
+use crate::config::{Gateway, Limits, Timeout};
+
+/// A longer timeout is a mistake, and would overflow the clock in the end.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub(super) fn check(gateway: &Gateway, findings: &mut Findings) {
+    timeouts(gateway, findings);
+    sizes(&gateway.limits, findings);
+    burst(&gateway.limits, findings);
+}
+
+fn timeouts(gateway: &Gateway, findings: &mut Findings) {
+    let timeouts = &gateway.timeouts;
+    let fixed = [
+        ("head", timeouts.head),
+        ("keep_alive", timeouts.keep_alive),
+        ("connect", timeouts.connect),
+        ("drain", timeouts.drain),
+        ("session", timeouts.session),
+    ];
+    let switched = [
+        ("response_head", timeouts.response_head),
+        ("body_idle", timeouts.body_idle),
+        ("tunnel_idle", timeouts.tunnel_idle),
+        ("tunnel_lifetime", timeouts.tunnel_lifetime),
+    ];
+    let zero = "write a duration such as \"30s\"";
+    let zero_or_off = "write a duration such as \"30s\", or \"off\"";
+    let all = fixed
+        .map(|(key, duration)| (key, Some(duration), zero))
+        .into_iter()
+        .chain(switched.map(|(key, timeout): (_, Timeout)| (key, timeout.duration(), zero_or_off)));
+    for (key, duration, change) in all {
+        let Some(duration) = duration else { continue };
+        let key = format!("gateway.timeouts.{key}");
+        if duration.is_zero() {
+            findings.add(key, "is zero, which would end everything at once", change);
+        } else if duration > LONGEST {
+            findings.add(key, "is longer than 365 days (\"365d\")", change);
+        }
+    }
+}
+
+fn sizes(limits: &Limits, findings: &mut Findings) {
+    let counts = [
+        ("connections", limits.connections),
+        ("connections_per_network", limits.connections_per_network),
+        ("streams_per_principal", limits.streams_per_principal),
+        ("streams_per_gitspace", limits.streams_per_gitspace),
+        ("keys", limits.keys),
+    ];
+    for (key, count) in counts {
+        if count == 0 {
+            findings.add(
+                format!("gateway.limits.{key}"),
+                "is 0, which would refuse everybody",
+                "write a number of 1 or more",
+            );
+        }
+    }
+    let ranges = [
+        // Below, ordinary browsers are refused; above, one head could fill a worker's memory.
+        ("head_bytes", limits.head_bytes, 8 * 1024, 1024 * 1024),
+        ("head_fields", limits.head_fields, 16, 1000),
+    ];
+    for (key, found, least, most) in ranges {
+        if !(least..=most).contains(&found) {
+            findings.add(
+                format!("gateway.limits.{key}"),
+                format!("is {found}; {least} to {most} are accepted"),
+                format!("write a number from {least} to {most}"),
+            );
+        }
+    }
+}
+
+fn burst(limits: &Limits, findings: &mut Findings) {
+    let rate = limits.requests_per_principal;
+    let Some(burst) = limits.burst_per_principal.filter(|burst| *burst < rate) else {
+        return;
+    };
+    let default = Limits::default().requests_per_principal;
+    findings.add(
+        "gateway.limits.burst_per_principal",
+        format!(
+            "is {burst}; it must be at least `requests_per_principal` ({})",
+            quote(rate, default)
+        ),
+        format!("write {rate} or more, or remove it (unset: twice the rate)"),
+    );
+}
+
+/// The value, and whether it is the default, since then it is in no file.
+fn quote(value: NonZeroU32, default: NonZeroU32) -> String {
+    match value == default {
+        true => format!("{value}, the default"),
+        false => value.to_string(),
+    }
+}

@@ -1,0 +1,111 @@
+//! `[[route]]`: each can be reached, under one host, and leads somewhere.
+
+use super::{Findings, text};
+use crate::config::RouteEntry;
+
+pub(super) fn check(routes: &[RouteEntry], findings: &mut Findings) {
+    for (index, route) in routes.iter().enumerate() {
+        let key = format!("route[{index}]");
+        findings.unless_ok(format!("{key}.upstream"), text::upstream(&route.upstream));
+        names(&key, route, &routes[..index], findings);
+        people(&key, route, findings);
+        ports(&key, route, findings);
+    }
+}
+
+fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Findings) {
+    if route.gitspace.is_none() && route.host.is_none() {
+        findings.add(
+            key,
+            "has neither `gitspace` nor `host`, so no request could reach it",
+            "add `gitspace = \"…\"` (a label under the domains) or `host = \"…\"` (a whole host)",
+        );
+    }
+    if let Some(host) = &route.host {
+        let key = format!("{key}.host");
+        if before.iter().any(|other| other.host.as_ref() == Some(host)) {
+            findings.add(
+                &key,
+                format!("is {host:?}, which an earlier [[route]] has already"),
+                "give each host one route",
+            );
+        }
+        findings.unless_ok(key, text::dns_name(host));
+    }
+    let Some(gitspace) = &route.gitspace else {
+        return;
+    };
+    let key = format!("{key}.gitspace");
+    if before
+        .iter()
+        .any(|other| other.gitspace.as_ref() == Some(gitspace))
+    {
+        findings.add(
+            &key,
+            format!("is \"{gitspace}\", which an earlier [[route]] has already"),
+            "give each gitspace one route; its other ports go into [route.ports.<number>]",
+        );
+    }
+    let port_like = |(name, port): (&str, &str)| {
+        !name.is_empty() && !name.ends_with('-') && text::port_number(port).is_some()
+    };
+    if gitspace.as_str().rsplit_once('-').is_some_and(port_like) && route.host.is_none() {
+        findings.add(
+            key,
+            format!("is \"{gitspace}\", which reads as a port of another gitspace, and there is no `host` to reach it by"),
+            "choose a name that does not end in a dash and up to five digits",
+        );
+    }
+}
+
+fn people(key: &str, route: &RouteEntry, findings: &mut Findings) {
+    let named = [("owner", &route.owner), ("org", &route.org)];
+    for (name, value) in named {
+        if value.as_ref().is_some_and(|value| value.trim().is_empty()) {
+            findings.add(
+                format!("{key}.{name}"),
+                "is empty",
+                "remove it or write a name",
+            );
+        }
+    }
+    for (index, principal) in route.allow.iter().enumerate() {
+        if principal.trim().is_empty() {
+            findings.add(
+                format!("{key}.allow[{index}]"),
+                "is empty",
+                "remove it or write a principal",
+            );
+        }
+    }
+}
+
+fn ports(key: &str, route: &RouteEntry, findings: &mut Findings) {
+    for (number, port) in &route.ports {
+        let key = format!("{key}.ports.{number}");
+        if text::port_number(number).is_none() {
+            findings.add(
+                &key,
+                format!("{number:?} is no port; 1 to 65535 are accepted, without zeros in front"),
+                "write a number such as [route.ports.3000]",
+            );
+        }
+        match &route.gitspace {
+            None => findings.add(
+                &key,
+                "belongs to a route without `gitspace`, so it has no host <gitspace>-<port>.<domain>",
+                "add `gitspace = \"…\"` to the route, or write a [[route]] with a `host` of its own",
+            ),
+            Some(gitspace) if gitspace.as_str().len() + 1 + number.len() > 63 => findings.add(
+                &key,
+                format!("\"{gitspace}-{number}\" is longer than the 63 characters of a DNS label"),
+                "choose a shorter `gitspace`",
+            ),
+            Some(_) => {}
+        }
+        findings.unless_ok(format!("{key}.upstream"), text::upstream(&port.upstream));
+        for (index, origin) in port.cors.iter().enumerate() {
+            findings.unless_ok(format!("{key}.cors[{index}]"), text::origin(origin));
+        }
+    }
+}
