@@ -4,3 +4,4 @@ mod auth;
 mod config;
 mod control_plane;
 mod layering;
+mod terminal;
