@@ -47,7 +47,7 @@ pub(super) async fn poll(
     stop: &CancellationToken,
 ) -> Result<Feed, Refusal> {
     let deadline = tokio::time::Instant::now() + wait;
-    let mut changes = store.changes();
+    let mut changes = store.route_changes();
     loop {
         changes.borrow_and_update();
         let feed = read(store, keys, timing, known).await?;

@@ -7,6 +7,7 @@ use super::{
     lifecycle::Trigger,
     orchestrate,
     refusal::Refusal,
+    routes,
     rows::{self, GitspaceRow, InstanceRow, state_of},
     store::Write,
     validate,
@@ -50,7 +51,7 @@ pub(super) async fn create(
     if asked.start {
         orchestrate::act(&mut w, &row, Trigger::Start, &state.timing).await?;
     } else {
-        orchestrate::publish(&mut w, &row).await?;
+        routes::publish(&mut w, &row).await?;
     }
     shown_after(state, w, &row.id).await
 }

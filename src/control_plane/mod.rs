@@ -8,6 +8,8 @@
 //! | `lifecycle` | the machine: state + trigger → state + step; pure |
 //! | `orchestrate` | commits what the lifecycle says |
 //! | `tasks` | the queue that delegates work on |
+//! | `overdue` | what time brings: lost leases, late actions, forgetting |
+//! | `routes` | what gateways are to know of a gitspace |
 //! | `feed` | what gateways learn, redeem and report |
 //! | `keys` | the signing key and tickets |
 //! | `store`, `rows`, `clock` | SQLite, and what is in it |
@@ -21,8 +23,10 @@ mod gitspaces;
 mod keys;
 mod lifecycle;
 mod orchestrate;
+mod overdue;
 mod refusal;
 mod rest;
+mod routes;
 mod rows;
 mod store;
 mod tasks;
@@ -33,12 +37,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::{domain::Domain, keys::Keys, refusal::Chain, refusal::Refusal, store::Store};
+use self::{domain::Domain, keys::Keys, store::Store};
 pub use self::{domain::DomainError, keys::KeyError, rest::openapi, store::StoreError};
 use crate::api::Secret;
-
-/// How long requests under way have to end after a stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// What a control plane needs to know.
 #[derive(Debug, Clone)]
@@ -103,9 +104,6 @@ pub enum Error {
     /// What is in the store could not be taken up.
     #[error("cannot take up the work that the database holds")]
     TakeUp(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The listener.
-    #[error("the control plane's listener failed")]
-    Listener(#[source] std::io::Error),
 }
 
 /// What every handler needs.
@@ -149,41 +147,13 @@ pub async fn serve_with(
         delegate_token: settings.delegate_token,
         stop: stop.clone(),
     });
-    tasks::renew_all(&state.store, &state.timing)
+    overdue::renew_all(&state.store, &state.timing)
         .await
         .map_err(|error| Error::TakeUp(Box::new(error)))?;
-    let served = tokio::select! {
-        served = rest::serve(listener, state.clone()) => served.map_err(Error::Listener),
-        () = keep_time(&state) => Ok(()),
-        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
-    };
+    tokio::select! {
+        () = rest::serve(listener, state.clone()) => {}
+        () = overdue::keep_time(&state) => {}
+    }
     state.store.close().await;
-    served
-}
-
-/// Does what nobody asks for: lost leases, late actions, forgetting.
-async fn keep_time(state: &State) {
-    let pace = (state.timing.lease / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
-    let mut ticks = tokio::time::interval(pace);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = tick(state).await {
-            tracing::error!(error = %Chain(&error), "cannot look after tasks and deadlines");
-        }
-    }
-}
-
-async fn tick(state: &State) -> Result<(), Refusal> {
-    let mut w = state.store.write().await?;
-    let changes = [
-        tasks::expire(&mut w, &state.timing).await?,
-        tasks::time_out(&mut w, &state.timing).await?,
-        tasks::forget(&mut w).await?,
-        feed::forget_redeemed(&mut w).await?,
-    ];
-    if changes.contains(&true) {
-        w.commit().await?;
-    }
     Ok(())
 }

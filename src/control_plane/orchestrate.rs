@@ -7,7 +7,8 @@ use super::{
     Timing,
     lifecycle::{self, Change, Step, Trigger},
     refusal::Refusal,
-    rows::{self, GitspaceRow, InstanceRow, state_of, stored},
+    routes::{publish, withdraw},
+    rows::{GitspaceRow, InstanceRow, state_of, stored},
     store::{Write, random_name, shortened},
 };
 use crate::api::{
@@ -153,51 +154,12 @@ pub(super) async fn learn(
 /// Takes back what an instance's open tasks were to do. A delegate that is at one may go on until its lease ends; until
 /// then the gitspace's next task waits.
 pub(super) async fn cancel_tasks(w: &mut Write, instance: &str) -> Result<(), Refusal> {
+    w.frees_tasks();
     sqlx::query("UPDATE task SET state = 'cancelled', finished = ? WHERE instance = ? AND state IN ('queued', 'leased')")
         .bind(w.wall)
         .bind(instance)
         .execute(w.connection())
         .await?;
-    Ok(())
-}
-
-/// Tells gateways what is known of the gitspace now, if that is something else than before.
-pub(super) async fn publish(w: &mut Write, row: &GitspaceRow) -> Result<(), Refusal> {
-    let latest = InstanceRow::latest(w.connection(), &row.id).await?;
-    let body = serde_json::to_string(&rows::route(row, latest.as_ref())?)?;
-    put_route(w, row, Some(body)).await
-}
-
-/// Tells gateways that the gitspace is gone.
-async fn withdraw(w: &mut Write, row: &GitspaceRow) -> Result<(), Refusal> {
-    put_route(w, row, None).await
-}
-
-async fn put_route(w: &mut Write, row: &GitspaceRow, body: Option<String>) -> Result<(), Refusal> {
-    let before: Option<(Option<String>,)> =
-        sqlx::query_as("SELECT body FROM route WHERE gitspace = ?")
-            .bind(&row.id)
-            .fetch_optional(w.connection())
-            .await?;
-    if before.is_some_and(|(before,)| before == body) {
-        return Ok(());
-    }
-    let revision = w.revision().await?;
-    let generation: i64 = sqlx::query_scalar(
-        "UPDATE gitspace SET generation = generation + 1 WHERE id = ? RETURNING generation",
-    )
-    .bind(&row.id)
-    .fetch_one(w.connection())
-    .await?;
-    sqlx::query(
-        "INSERT OR REPLACE INTO route (gitspace, revision, generation, body) VALUES (?, ?, ?, ?)",
-    )
-    .bind(&row.id)
-    .bind(revision)
-    .bind(generation)
-    .bind(body)
-    .execute(w.connection())
-    .await?;
     Ok(())
 }
 
@@ -250,6 +212,12 @@ async fn enter(
     message: Option<&str>,
     action: Option<&Timing>,
 ) -> Result<(), Refusal> {
+    tracing::info!(
+        instance = instance.id,
+        from = instance.state,
+        to = lifecycle::name(to),
+        "an instance changes its state"
+    );
     let begun = action.map(|timing| w.now.saturating_add(millis(timing.orchestration)));
     let now = w.now;
     sqlx::query(
@@ -273,6 +241,7 @@ async fn enqueue(
     instance: &InstanceRow,
     step: Step,
 ) -> Result<(), Refusal> {
+    w.frees_tasks();
     let work = serde_json::to_string(&work(row, instance, step)?)?;
     sqlx::query("INSERT INTO task (id, gitspace, instance, work, runner, state) VALUES (?, ?, ?, ?, ?, 'queued')")
         .bind(random_name()?)
@@ -284,7 +253,7 @@ async fn enqueue(
         .await?;
     w.event(
         &row.id,
-        &format!("{}_start", step.label()),
+        &format!("{}_queued", step.label()),
         &format!("Asked a delegate to {}", step.sentence()),
     )
     .await

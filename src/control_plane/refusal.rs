@@ -93,6 +93,7 @@ impl Refusal {
             Self::WrongState(_) | Self::KeyReused | Self::LostLease | Self::TicketUsed => {
                 StatusCode::CONFLICT
             }
+            Self::Store(sqlx::Error::PoolTimedOut) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_)
             | Self::Stored(_)
             | Self::Signing(_)
@@ -119,6 +120,7 @@ impl Refusal {
             Self::LostLease => "lost-lease",
             Self::TicketUsed => "ticket-used",
             Self::ExpiredToken => "expired-token",
+            Self::Store(sqlx::Error::PoolTimedOut) => "overloaded",
             Self::Store(_)
             | Self::Stored(_)
             | Self::Signing(_)
@@ -160,6 +162,9 @@ impl IntoResponse for Refusal {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -1,25 +1,20 @@
-//! Rows of the store, and how they become what the API shows and what the feed carries.
+//! Rows of the store, and how they become what the API shows.
 //!
 //! Reads only; what changes them is `orchestrate` and `tasks`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use sqlx::{FromRow, SqliteConnection};
 
 use super::{clock::rfc3339, domain::Domain, lifecycle, refusal::Refusal};
 use crate::api::{
-    GitspaceId, GitspaceName, InstanceId,
+    GitspaceId, GitspaceName,
     access::Visibility,
     gitspace::{Event, ForwardedPort, Gitspace, InstanceState, State},
-    route::{HostHeader, PortRoute, Protocol, Route, RouteState},
 };
 
 /// How many steps of the last action are shown with a gitspace.
 const SHOWN_EVENTS: i64 = 200;
-/// Stands in a route for the IDE's port as long as there is no instance to have one: a port that is not listed is
-/// answered as closed, and the gitspace is to be answered as stopped or starting.
-const NO_IDE_YET: u16 = 80;
-
 /// A gitspace as it is stored.
 #[derive(Debug, Clone, FromRow)]
 pub(super) struct GitspaceRow {
@@ -229,71 +224,6 @@ pub(super) async fn events(
             message,
         })
         .collect())
-}
-
-/// What gateways are to know of a gitspace. The generation is set when it is sent.
-pub(super) fn route(row: &GitspaceRow, instance: Option<&InstanceRow>) -> Result<Route, Refusal> {
-    let state = route_state(state_of(instance));
-    let real = instance
-        .map(InstanceRow::real_ports)
-        .transpose()?
-        .unwrap_or_default();
-    let ports = forwarded(row, instance)?
-        .into_iter()
-        // A port that the running instance does not forward is closed.
-        .filter(|port| state != RouteState::Running || real.contains_key(&port.port))
-        .map(|port| {
-            let on_instance = real.get(&port.port).copied().unwrap_or(port.port);
-            (port.port, port_route(on_instance, port.visibility))
-        })
-        .collect();
-    let ide_port = instance
-        .and_then(|instance| instance.ide_port)
-        .unwrap_or(NO_IDE_YET);
-    let address = instance
-        .filter(|_| state == RouteState::Running)
-        .and_then(|instance| instance.address.as_deref())
-        .map(stored)
-        .transpose()?;
-    Ok(Route {
-        gitspace: stored(&row.id)?,
-        generation: 0,
-        instance: instance
-            .map(|instance| stored::<InstanceId>(&instance.id))
-            .transpose()?,
-        state,
-        owner: Some(Arc::from(row.owner.as_str())),
-        org: None,
-        host: None,
-        address,
-        ide: Some(port_route(ide_port, Visibility::Private)),
-        ports,
-        allow: Vec::new(),
-    })
-}
-
-fn port_route(port: u16, visibility: Visibility) -> PortRoute {
-    PortRoute {
-        port,
-        protocol: Protocol::default(),
-        visibility,
-        host_header: HostHeader::default(),
-        cors: Vec::new(),
-        upstream: None,
-    }
-}
-
-fn route_state(state: InstanceState) -> RouteState {
-    use InstanceState as I;
-    match state {
-        I::Starting => RouteState::Starting,
-        I::Running => RouteState::Running,
-        I::Stopping | I::Resetting | I::Cleaning => RouteState::Stopping,
-        I::Uninitialized | I::Stopped | I::Cleaned | I::PendingCleanup | I::Deleted => {
-            RouteState::Stopped
-        }
-        I::Error => RouteState::Error,
-    }
 }
 
 /// Reads a stored text back into its type.

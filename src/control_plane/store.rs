@@ -19,7 +19,7 @@ use super::{clock::Clock, refusal::Refusal};
 
 /// How many connections read.
 const READERS: u32 = 4;
-/// How long a connection waits for a lock of another process.
+/// How long a connection waits for a lock of another process, and a request for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest text of an event or a message.
 const TEXT_MAX: usize = 1000;
@@ -67,7 +67,8 @@ pub(super) struct Store {
     readers: SqlitePool,
     /// The clock that leases and deadlines are kept by.
     pub(super) clock: Clock,
-    changed: watch::Sender<()>,
+    routes: watch::Sender<()>,
+    tasks: watch::Sender<()>,
 }
 
 impl Store {
@@ -89,6 +90,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options.clone())
             .await
             .map_err(open)?;
@@ -105,6 +107,7 @@ impl Store {
             .map_err(open)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options.pragma("query_only", "on"))
             .await
             .map_err(open)?;
@@ -112,7 +115,8 @@ impl Store {
             writer,
             readers,
             clock: Clock::start(),
-            changed: watch::Sender::new(()),
+            routes: watch::Sender::new(()),
+            tasks: watch::Sender::new(()),
         })
     }
 
@@ -128,13 +132,19 @@ impl Store {
             tx,
             now: self.clock.now(),
             wall: self.clock.wall(),
-            changed: self.changed.clone(),
+            routes: Wake::new(&self.routes),
+            tasks: Wake::new(&self.tasks),
         })
     }
 
-    /// Tells of every commit from now on.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// Tells of every commit from now on that changes a route.
+    pub(super) fn route_changes(&self) -> watch::Receiver<()> {
+        self.routes.subscribe()
+    }
+
+    /// Tells of every commit from now on after which a task may be free.
+    pub(super) fn task_changes(&self) -> watch::Receiver<()> {
+        self.tasks.subscribe()
     }
 
     /// Closes the file: everything is in it, and the WAL is gone.
@@ -163,7 +173,8 @@ pub(super) struct Write {
     pub(super) now: i64,
     /// The same by the wall clock.
     pub(super) wall: i64,
-    changed: watch::Sender<()>,
+    routes: Wake,
+    tasks: Wake,
 }
 
 impl Write {
@@ -174,10 +185,13 @@ impl Write {
 
     /// Makes it durable, then wakes who waits for changes.
     pub(super) async fn commit(self) -> Result<(), Refusal> {
-        let Self { tx, changed, .. } = self;
+        let Self {
+            tx, routes, tasks, ..
+        } = self;
         let commit = async move {
             tx.commit().await?;
-            changed.send_replace(());
+            routes.send();
+            tasks.send();
             Ok(())
         };
         tokio::spawn(commit).await?
@@ -210,13 +224,41 @@ impl Write {
         Ok(id)
     }
 
+    /// Says that a task may be free after this.
+    pub(super) fn frees_tasks(&mut self) {
+        self.tasks.due = true;
+    }
+
     /// The number of this change: revisions follow the order of commits, since there is one writer.
     pub(super) async fn revision(&mut self) -> Result<i64, Refusal> {
+        self.routes.due = true;
         Ok(
             sqlx::query_scalar("UPDATE meta SET revision = revision + 1 RETURNING revision")
                 .fetch_one(self.connection())
                 .await?,
         )
+    }
+}
+
+/// Wakes long polls after a commit, if there is something for them.
+#[derive(Debug)]
+struct Wake {
+    sender: watch::Sender<()>,
+    due: bool,
+}
+
+impl Wake {
+    fn new(sender: &watch::Sender<()>) -> Self {
+        Self {
+            sender: sender.clone(),
+            due: false,
+        }
+    }
+
+    fn send(self) {
+        if self.due {
+            self.sender.send_replace(());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use sqlx::FromRow;
 use super::{
     Timing,
     lifecycle::{Step, Trigger},
-    orchestrate::{advance, cancel_tasks, learn, millis, step_of},
+    orchestrate::{advance, learn, millis, step_of},
     refusal::Refusal,
     rows::InstanceRow,
     store::{Store, Write, random_name},
@@ -23,8 +23,6 @@ use crate::api::task::{
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A task that its delegate does not name in a heartbeat this long after it was handed out never reached it.
 const UNNAMED: Duration = Duration::from_secs(20);
-/// How long ended tasks are remembered.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest name of a delegate, a runner or a tag.
 const NAME_MAX: usize = 128;
 const TAGS_MAX: usize = 32;
@@ -35,13 +33,13 @@ const LINES_MAX: usize = 100;
 
 /// A task as it is stored.
 #[derive(Debug, FromRow)]
-struct TaskRow {
-    id: String,
-    gitspace: String,
+pub(super) struct TaskRow {
+    pub(super) id: String,
+    pub(super) gitspace: String,
     instance: String,
     work: String,
     state: String,
-    attempt: u32,
+    pub(super) attempt: u32,
     delegate: Option<String>,
     lease: Option<String>,
     progress: Option<i64>,
@@ -57,7 +55,8 @@ impl TaskRow {
             .ok_or(Refusal::NoSuchTask)
     }
 
-    fn step(&self) -> Result<Step, Refusal> {
+    /// What it does.
+    pub(super) fn step(&self) -> Result<Step, Refusal> {
         Ok(step_of(&serde_json::from_str::<Work>(&self.work)?))
     }
 
@@ -167,7 +166,7 @@ pub(super) async fn acquire(
     stop: &tokio_util::sync::CancellationToken,
 ) -> Result<Option<Task>, Refusal> {
     let deadline = tokio::time::Instant::now() + wait;
-    let mut changes = store.changes();
+    let mut changes = store.task_changes();
     loop {
         changes.borrow_and_update();
         if let Some(task) = hand_out(store, delegate, timing).await? {
@@ -229,6 +228,7 @@ async fn hand_out(store: &Store, delegate: &str, timing: &Timing) -> Result<Opti
     .bind(seq)
     .fetch_one(w.connection())
     .await?;
+    tell_started(&mut w, &row).await?;
     w.commit().await?;
     Ok(Some(Task {
         work: serde_json::from_str(&row.work)?,
@@ -237,6 +237,22 @@ async fn hand_out(store: &Store, delegate: &str, timing: &Timing) -> Result<Opti
         lease: row.lease.unwrap_or_default(),
         lease_seconds: timing.lease.as_secs().max(1),
     }))
+}
+
+async fn tell_started(w: &mut Write, task: &TaskRow) -> Result<(), Refusal> {
+    let delegate: String = sqlx::query_scalar("SELECT name FROM delegate WHERE id = ?")
+        .bind(&task.delegate)
+        .fetch_one(w.connection())
+        .await?;
+    let again = if task.attempt > 1 { " again" } else { "" };
+    let kind = format!("{}_started", task.step()?.label());
+    w.event(
+        &task.gitspace,
+        &kind,
+        &format!("Delegate {delegate} took it{again}"),
+    )
+    .await?;
+    Ok(())
 }
 
 async fn runner_of(db: &mut sqlx::SqliteConnection, delegate: &str) -> Result<String, Refusal> {
@@ -301,6 +317,7 @@ pub(super) async fn result(store: &Store, id: &str, sent: &TaskResult) -> Result
 
 /// A delegate has ended a task that was cancelled meanwhile: the gitspace's next one need not wait for its lease.
 async fn release(w: &mut Write, id: &str) -> Result<(), Refusal> {
+    w.frees_tasks();
     sqlx::query("UPDATE task SET lease_until = NULL WHERE id = ?")
         .bind(id)
         .execute(w.connection())
@@ -308,12 +325,14 @@ async fn release(w: &mut Write, id: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn finish(
+/// Records how a task ended, and what follows.
+pub(super) async fn finish(
     w: &mut Write,
     task: &TaskRow,
     outcome: &Outcome,
     runner: Option<String>,
 ) -> Result<(), Refusal> {
+    w.frees_tasks();
     let wall = w.wall;
     sqlx::query("UPDATE task SET state = 'done', outcome = ?, finished = ? WHERE id = ?")
         .bind(serde_json::to_string(outcome)?)
@@ -349,89 +368,4 @@ fn missing(step: Step, done: &Done) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-/// Takes back the tasks whose leases have ended: they are handed out again, or fail after the last attempt.
-pub(super) async fn expire(w: &mut Write, timing: &Timing) -> Result<bool, Refusal> {
-    let now = w.now;
-    let lost: Vec<TaskRow> = sqlx::query_as(
-        "SELECT * FROM task WHERE state = 'leased' AND lease_until <= ? ORDER BY seq",
-    )
-    .bind(now)
-    .fetch_all(w.connection())
-    .await?;
-    for task in &lost {
-        let step = task.step()?;
-        tracing::warn!(
-            gitspace = task.gitspace,
-            task = task.id,
-            attempt = task.attempt,
-            "a task's lease was lost"
-        );
-        if task.attempt >= timing.attempts {
-            let message = format!(
-                "No delegate that was to {} came back, {} times; see the delegate's log",
-                step.sentence(),
-                task.attempt
-            );
-            finish(w, task, &Outcome::Failed { message }, None).await?;
-        } else {
-            sqlx::query("UPDATE task SET state = 'queued', lease = NULL WHERE id = ?")
-                .bind(&task.id)
-                .execute(w.connection())
-                .await?;
-            let message = format!("The delegate was lost while it was to {}", step.sentence());
-            w.event(&task.gitspace, &format!("{}_lost", step.label()), &message)
-                .await?;
-        }
-    }
-    let held = sqlx::query(
-        "UPDATE task SET lease_until = NULL WHERE state = 'cancelled' AND lease_until <= ?",
-    )
-    .bind(now)
-    .execute(w.connection())
-    .await?;
-    Ok(!lost.is_empty() || held.rows_affected() > 0)
-}
-
-/// Fails what was asked for too long ago.
-pub(super) async fn time_out(w: &mut Write, timing: &Timing) -> Result<bool, Refusal> {
-    let now = w.now;
-    let late: Vec<InstanceRow> =
-        sqlx::query_as("SELECT * FROM instance WHERE deadline <= ? ORDER BY seq")
-            .bind(now)
-            .fetch_all(w.connection())
-            .await?;
-    for instance in &late {
-        cancel_tasks(w, &instance.id).await?;
-        let message = format!(
-            "It took longer than {} min; is a delegate with its runner there?",
-            timing.orchestration.as_secs() / 60
-        );
-        advance(w, instance, Trigger::TimedOut, Some(&message)).await?;
-    }
-    Ok(!late.is_empty())
-}
-
-/// Forgets tasks that ended so long ago that nobody sends their result again.
-pub(super) async fn forget(w: &mut Write) -> Result<bool, Refusal> {
-    let before = w.wall.saturating_sub(millis(KEPT));
-    let old = sqlx::query("DELETE FROM task WHERE state IN ('done', 'cancelled') AND finished < ?")
-        .bind(before)
-        .execute(w.connection())
-        .await?;
-    Ok(old.rows_affected() > 0)
-}
-
-/// Gives every lease its full time again: while the control plane was down nobody could renew one.
-pub(super) async fn renew_all(store: &Store, timing: &Timing) -> Result<(), Refusal> {
-    let mut w = store.write().await?;
-    let until = w.now.saturating_add(millis(timing.lease));
-    let now = w.now;
-    sqlx::query("UPDATE task SET lease_until = ?, leased_at = ? WHERE state = 'leased'")
-        .bind(until)
-        .bind(now)
-        .execute(w.connection())
-        .await?;
-    w.commit().await
 }

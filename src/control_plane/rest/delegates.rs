@@ -2,13 +2,13 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State as With, rejection::QueryRejection},
+    extract::{Query, State as With, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 
-use super::{Body, Shared, waiting};
+use super::{Body, Id, Shared, waiting};
 use crate::{
     api::task::{Heartbeat, Progress, Register, Registered, TaskResult},
     control_plane::{refusal::Refusal, tasks},
@@ -29,7 +29,7 @@ pub(super) async fn register(
 
 pub(super) async fn heartbeat(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(beat): Body<Heartbeat>,
 ) -> Result<StatusCode, Refusal> {
     tasks::heartbeat(&state.store, &id, &beat, &state.timing).await?;
@@ -38,7 +38,7 @@ pub(super) async fn heartbeat(
 
 pub(super) async fn acquire(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     query: Result<Query<Wait>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
@@ -52,7 +52,7 @@ pub(super) async fn acquire(
 
 pub(super) async fn progress(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(report): Body<Progress>,
 ) -> Result<StatusCode, Refusal> {
     tasks::progress(&state.store, &id, &report).await?;
@@ -61,7 +61,7 @@ pub(super) async fn progress(
 
 pub(super) async fn result(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(sent): Body<TaskResult>,
 ) -> Result<StatusCode, Refusal> {
     tasks::result(&state.store, &id, &sent).await?;

@@ -2,12 +2,12 @@
 
 use axum::{
     Json,
-    extract::{Path, State as With},
+    extract::State as With,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 
-use super::{Body, Shared};
+use super::{Body, Id, Shared};
 use crate::{
     api::{
         gitspace::{CreateGitspace, Event, Gitspace, Ticket, TicketRequest},
@@ -46,10 +46,7 @@ pub(super) async fn list(With(state): With<Shared>) -> Result<Json<Vec<Gitspace>
 /// One gitspace, with the steps of its last action.
 #[utoipa::path(get, path = "/v1/gitspaces/{id}", tag = "gitspaces", params(("id" = String, Path)),
     responses((status = 200, body = Gitspace), (status = 401, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn show(
-    With(state): With<Shared>,
-    Path(id): Path<String>,
-) -> Result<Json<Gitspace>, Refusal> {
+pub(super) async fn show(With(state): With<Shared>, Id(id): Id) -> Result<Json<Gitspace>, Refusal> {
     gitspaces::show(&state, &id).await.map(Json)
 }
 
@@ -58,7 +55,7 @@ pub(super) async fn show(
     responses((status = 202, body = Gitspace), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn start(
     state: With<Shared>,
-    id: Path<String>,
+    id: Id,
 ) -> Result<(StatusCode, Json<Gitspace>), Refusal> {
     act(state, id, Trigger::Start).await
 }
@@ -68,14 +65,14 @@ pub(super) async fn start(
     responses((status = 202, body = Gitspace), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn stop(
     state: With<Shared>,
-    id: Path<String>,
+    id: Id,
 ) -> Result<(StatusCode, Json<Gitspace>), Refusal> {
     act(state, id, Trigger::Stop).await
 }
 
 async fn act(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
     trigger: Trigger,
 ) -> Result<(StatusCode, Json<Gitspace>), Refusal> {
     let shown = gitspaces::act(&state, &id, trigger).await?;
@@ -85,10 +82,7 @@ async fn act(
 /// Delete it with its data: 202 while its instance is destroyed, 204 if there was none.
 #[utoipa::path(delete, path = "/v1/gitspaces/{id}", tag = "gitspaces", params(("id" = String, Path)),
     responses((status = 202, body = Gitspace), (status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
-pub(super) async fn delete(
-    With(state): With<Shared>,
-    Path(id): Path<String>,
-) -> Result<Response, Refusal> {
+pub(super) async fn delete(With(state): With<Shared>, Id(id): Id) -> Result<Response, Refusal> {
     Ok(match gitspaces::delete(&state, &id).await? {
         Some(shown) => (StatusCode::ACCEPTED, Json(shown)).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
@@ -96,13 +90,14 @@ pub(super) async fn delete(
 }
 
 /// A URL that opens the IDE or a port once, within a minute.
-#[utoipa::path(post, path = "/v1/gitspaces/{id}/ticket", request_body = TicketRequest, tag = "gitspaces", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/gitspaces/{id}/ticket", request_body = Option<TicketRequest>, tag = "gitspaces", params(("id" = String, Path)),
     responses((status = 200, body = Ticket), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn ticket(
     With(state): With<Shared>,
-    Path(id): Path<String>,
-    Body(asked): Body<TicketRequest>,
+    Id(id): Id,
+    asked: Option<Body<TicketRequest>>,
 ) -> Result<Json<Ticket>, Refusal> {
+    let asked = asked.map(|Body(asked)| asked).unwrap_or_default();
     gitspaces::ticket(&state, &id, &asked).await.map(Json)
 }
 
@@ -111,7 +106,7 @@ pub(super) async fn ticket(
     responses((status = 200, body = Vec<Event>), (status = 401, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn events(
     With(state): With<Shared>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<Vec<Event>>, Refusal> {
     gitspaces::events(&state, &id).await.map(Json)
 }

@@ -6,15 +6,18 @@
 mod delegates;
 mod feed;
 mod gitspaces;
-mod listen;
 pub mod openapi;
+mod serve;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequest, Request, State as With, rejection::JsonRejection},
-    http::{StatusCode, header},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequest, Path, Request,
+        State as With, rejection::JsonRejection,
+    },
+    http::{StatusCode, header, request::Parts},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -33,12 +36,9 @@ const WAIT_MAX: u64 = 60;
 type Shared = Arc<State>;
 
 /// Answers requests until the state's stop signal, and then those under way.
-pub(super) async fn serve(listener: TcpListener, state: Shared) -> std::io::Result<()> {
+pub(super) async fn serve(listener: TcpListener, state: Shared) {
     let stop = state.stop.clone();
-    let app = router(state);
-    axum::serve(listen::Bounded::new(listener), app)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await
+    serve::serve(listener, router(state), stop).await;
 }
 
 fn router(state: Shared) -> Router {
@@ -141,6 +141,36 @@ where
         match Json::<T>::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
             Err(rejection) => Err(refused_body(&rejection)),
+        }
+    }
+}
+
+/// No Content-Type: no body.
+impl<T, S> OptionalFromRequest<S> for Body<T>
+where
+    Json<T>: OptionalFromRequest<S, Rejection = JsonRejection>,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Refusal> {
+        match <Json<T> as OptionalFromRequest<S>>::from_request(request, state).await {
+            Ok(body) => Ok(body.map(|Json(body)| Self(body))),
+            Err(rejection) => Err(refused_body(&rejection)),
+        }
+    }
+}
+
+/// The identifier in a path. One that is no text leads nowhere.
+struct Id(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(Refusal::NoSuchPage),
         }
     }
 }

@@ -277,6 +277,17 @@ async fn each_part_of_the_api_takes_its_own_token_only() {
     }
     let open = plane.raw(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(open.status(), StatusCode::OK);
+    let bare = plane
+        .send(Method::POST, "/v1/gitspaces/a-aaaaaa/ticket", USER, None)
+        .await;
+    assert_eq!(
+        refusal(bare).await.1,
+        "no-such-gitspace",
+        "no body is a ticket for the IDE"
+    );
+    for odd in ["/v1/gitspaces/%ff", "/v1/gitspaces/a%00b"] {
+        assert_eq!(refusal(plane.get(odd, USER).await).await.0, 404);
+    }
     let (status, reason, _) = refusal(plane.get("/v2", USER).await).await;
     assert_eq!((status, reason.as_str()), (404, "no-such-page"));
     let (status, reason, _) =
@@ -366,9 +377,11 @@ async fn events_tell_every_step_in_order() {
         kinds,
         [
             "gitspace_action_start",
-            "vm_setup_start",
+            "vm_setup_queued",
+            "vm_setup_started",
             "vm_setup_completed",
-            "agent_start_start",
+            "agent_start_queued",
+            "agent_start_started",
             "agent_start_completed",
             "gitspace_action_start_completed"
         ]

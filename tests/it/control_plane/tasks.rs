@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use cde_gateway::{api::gitspace::State, control_plane::Timing};
+use cde_gateway::{
+    api::{gitspace::State, route::RouteState, task::Registered},
+    control_plane::Timing,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -63,7 +66,7 @@ async fn a_task_whose_delegates_are_lost_five_times_fails() {
     while feed
         .routes
         .iter()
-        .all(|route| route.state != cde_gateway::api::route::RouteState::Error)
+        .all(|route| route.state != RouteState::Error)
     {
         feed = plane.feed(&feed.epoch, feed.revision, 9).await;
         assert!(!feed.routes.is_empty(), "the route turns to error in time");
@@ -182,7 +185,7 @@ async fn an_action_that_takes_too_long_ends_in_error() {
     while feed
         .routes
         .iter()
-        .all(|route| route.state != cde_gateway::api::route::RouteState::Error)
+        .all(|route| route.state != RouteState::Error)
     {
         feed = plane.feed(&feed.epoch, feed.revision, 9).await;
     }
@@ -193,6 +196,56 @@ async fn an_action_that_takes_too_long_ends_in_error() {
         delegate.acquire(&plane, 0).await.is_none(),
         "its task was taken back"
     );
+}
+
+#[tokio::test]
+async fn the_next_task_waits_for_the_delegate_that_is_still_at_a_cancelled_one() {
+    let timing = Timing {
+        orchestration: Duration::from_millis(200),
+        ..Timing::default()
+    };
+    let plane = Plane::start_on(tempfile::tempdir().unwrap(), timing).await;
+    let delegate = Delegate::register(&plane, "d", "r").await;
+    let gitspace = plane.create().await;
+    let cancelled = delegate.expect(&plane, "vm.setup").await;
+    let mut feed = plane.feed("", 0, 0).await;
+    while feed
+        .routes
+        .iter()
+        .all(|route| route.state != RouteState::Error)
+    {
+        feed = plane.feed(&feed.epoch, feed.revision, 9).await;
+    }
+    let plane = plane.restarted().await;
+    assert_eq!(
+        plane.act(&gitspace, "start").await.status(),
+        StatusCode::ACCEPTED
+    );
+    assert!(delegate.acquire(&plane, 0).await.is_none());
+    let late = result(&plane, &cancelled, done(&cancelled)).await;
+    assert_eq!(refusal(late).await.1, "lost-lease");
+    delegate.perform(&plane, "vm.destroy").await;
+    delegate.bring_up(&plane).await;
+    assert_eq!(plane.show(&gitspace).await.state, State::Running);
+}
+
+#[tokio::test]
+async fn a_delegate_takes_no_more_tasks_at_once_than_it_said() {
+    let plane = Plane::start().await;
+    let body = json!({"name": "small", "capacity": 1, "runner": "r"});
+    let registered = plane.post("/v1/delegates", DELEGATE, body).await;
+    let id = registered.json::<Registered>().await.unwrap().id;
+    let small = Delegate { id };
+    plane.create().await;
+    plane.create().await;
+    let first = small.expect(&plane, "vm.setup").await;
+    assert!(small.acquire(&plane, 0).await.is_none());
+    let (next, answer) = tokio::join!(
+        small.acquire(&plane, 9),
+        result(&plane, &first, failed("no"))
+    );
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_ne!(next.expect("the other gitspace's task").id, first.id);
 }
 
 #[tokio::test]
