@@ -142,6 +142,34 @@ async fn an_action_that_contradicts_the_step_under_way_is_refused_and_a_repeated
 }
 
 #[tokio::test]
+async fn a_delete_that_fails_is_told_and_can_be_asked_for_again() {
+    let plane = Plane::start().await;
+    let delegate = Delegate::register(&plane, "d", "r").await;
+    let gitspace = plane.running(&delegate).await;
+    plane.delete(&gitspace).await;
+    assert_eq!(plane.delete(&gitspace).await.status(), StatusCode::ACCEPTED);
+    let destroy = delegate.expect(&plane, "vm.destroy").await;
+    result(&plane, &destroy, failed("the disk is in use; try again")).await;
+    let shown = plane.show(&gitspace).await;
+    assert_eq!(
+        (shown.state, shown.message.as_deref()),
+        (State::Error, Some("the disk is in use; try again"))
+    );
+    let (status, _, detail) = refusal(plane.act(&gitspace, "start").await).await;
+    assert!(
+        status == 409 && detail.contains("is being deleted"),
+        "{detail}"
+    );
+    plane.delete(&gitspace).await;
+    delegate.perform(&plane, "vm.destroy").await;
+    assert_eq!(
+        plane.delete(&gitspace).await.status(),
+        StatusCode::NOT_FOUND
+    );
+    assert!(delegate.acquire(&plane, 0).await.is_none());
+}
+
+#[tokio::test]
 async fn a_gitspace_that_was_never_started_is_deleted_at_once() {
     let plane = Plane::start().await;
     let mut asked = new_gitspace();
