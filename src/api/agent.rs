@@ -21,6 +21,12 @@ pub struct StartRequest {
     pub ports: Vec<ForwardedPort>,
     /// Whether the repository's own start commands may run.
     pub trust: bool,
+    /// The IDE's port when it ran before; taken again if it is free.
+    #[serde(default)]
+    pub ide_port_before: Option<u16>,
+    /// Forwarded port → port where the app listened before.
+    #[serde(default)]
+    pub ports_before: BTreeMap<u16, u16>,
 }
 
 /// The answer to [`StartRequest`].

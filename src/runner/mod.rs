@@ -1,1 +1,9 @@
-//! runner
+//! The runner: makes, suspends and destroys instances, and reaches the agents in them.
+//!
+//! A delegate asks it over HTTP; what it does is in a [`driver`]. It remembers nothing that its driver cannot find again.
+
+mod agents;
+pub mod driver;
+mod service;
+
+pub use service::{Error, Settings, serve};

@@ -1,0 +1,310 @@
+//! The agent's API: `POST /start /stop`, `GET /status`, `GET /logs?after=`, `GET /healthz`, guarded by a bearer token.
+//!
+//! Starting twice is starting once: what runs is told again.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, sync::Mutex};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    devcontainer,
+    ide::{self, Program, Running},
+    logs::Log,
+    repository::Clone as CloneRepository,
+};
+use crate::api::{
+    Secret,
+    agent::{Logs, StartRequest, Started, Status},
+    problem::{MEDIA_TYPE, Problem},
+};
+
+/// What an agent needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Guards the API.
+    pub token: Secret,
+    /// The instance's home folder.
+    pub home: PathBuf,
+    /// code-server's executable; None: looked for in `PATH`.
+    pub code_server: Option<PathBuf>,
+    /// How long a clone may take.
+    pub clone_within: Duration,
+    /// How long an IDE may take to answer.
+    pub ide_within: Duration,
+}
+
+impl Settings {
+    /// With the usual deadlines.
+    pub fn new(token: Secret, home: PathBuf, code_server: Option<PathBuf>) -> Self {
+        Self {
+            token,
+            home,
+            code_server,
+            clone_within: Duration::from_secs(15 * 60),
+            ide_within: Duration::from_secs(60),
+        }
+    }
+}
+
+struct Agent {
+    settings: Settings,
+    log: Arc<Log>,
+    /// Held while starting and stopping: they do not overlap.
+    running: Mutex<Option<Up>>,
+}
+
+/// What runs.
+struct Up {
+    ide: Running,
+    post_start: Option<Program>,
+    started: Started,
+}
+
+/// Serves until the stop, then ends everything it started.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let agent = Arc::new(Agent {
+        settings,
+        log: Arc::default(),
+        running: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/start", post(start))
+        .route("/stop", post(stop_ide))
+        .route("/status", get(status))
+        .route("/logs", get(logs))
+        .layer(middleware::from_fn_with_state(Arc::clone(&agent), guard))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(Arc::clone(&agent));
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await;
+    agent.stop().await;
+    served
+}
+
+async fn guard(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        Some(token) if agent.settings.token.is(token) => next.run(request).await,
+        _ => problem(
+            StatusCode::UNAUTHORIZED,
+            "invalid-token",
+            "the agent is reached by its runner only",
+        ),
+    }
+}
+
+fn problem(status: StatusCode, reason: &str, title: &str) -> Response {
+    let body = Problem {
+        status: status.as_u16(),
+        title: title.into(),
+        reason: reason.into(),
+        detail: None,
+        request_id: None,
+    };
+    (
+        status,
+        [(header::CONTENT_TYPE, MEDIA_TYPE)],
+        serde_json::to_string(&body).unwrap_or_default(),
+    )
+        .into_response()
+}
+
+async fn start(State(agent): State<Arc<Agent>>, Json(request): Json<StartRequest>) -> Response {
+    // Not cut short when the runner hangs up: it asks again and gets the same answer.
+    let started = tokio::spawn(async move { agent.start(&request).await });
+    match started.await {
+        Ok(Ok(started)) => Json(started).into_response(),
+        Ok(Err((reason, message))) => problem(StatusCode::UNPROCESSABLE_ENTITY, reason, &message),
+        Err(error) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "agent-failed",
+            &error.to_string(),
+        ),
+    }
+}
+
+async fn stop_ide(State(agent): State<Arc<Agent>>) -> StatusCode {
+    agent.stop().await;
+    StatusCode::NO_CONTENT
+}
+
+async fn status(State(agent): State<Arc<Agent>>) -> Json<Status> {
+    let ended = agent.running.lock().await.as_mut().map(|up| up.ide.ended());
+    Json(match ended {
+        Some(None) => Status {
+            running: true,
+            ended: None,
+        },
+        Some(ended) => Status {
+            running: false,
+            ended,
+        },
+        None => Status {
+            running: false,
+            ended: None,
+        },
+    })
+}
+
+#[derive(serde::Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn logs(State(agent): State<Arc<Agent>>, Query(After { after }): Query<After>) -> Json<Logs> {
+    Json(agent.log.after(after))
+}
+
+impl Agent {
+    /// Repository, ports, IDE, the repository's own command: in this order, each told in a line.
+    async fn start(&self, request: &StartRequest) -> Result<Started, (&'static str, String)> {
+        let mut running = self.running.lock().await;
+        if let Some(up) = running.as_mut() {
+            if up.ide.ended().is_none() {
+                return Ok(up.started.clone());
+            }
+            if let Some(up) = running.take() {
+                up.stop().await;
+            }
+        }
+        let mut lines = Vec::new();
+        let clone = CloneRepository {
+            repository: &request.repository,
+            branch: request.branch.as_deref(),
+            home: &self.settings.home,
+            within: self.settings.clone_within,
+        };
+        let (folder, cloned) = clone
+            .ensure()
+            .await
+            .map_err(|error| ("clone-failed", error.to_string()))?;
+        lines.push(if cloned {
+            "Repository cloned".into()
+        } else {
+            "Repository was there".to_owned()
+        });
+
+        let devcontainer = devcontainer::read(&folder).unwrap_or_else(|problem| {
+            lines.push(format!("devcontainer.json is ignored: {problem}"));
+            Default::default()
+        });
+        let mut forwarded: Vec<u16> = request
+            .ports
+            .iter()
+            .map(|port| port.port)
+            .chain(devcontainer.ports)
+            .collect();
+        forwarded.sort_unstable();
+        forwarded.dedup();
+        let io = |error: std::io::Error| ("ide-failed", format!("cannot start the IDE: {error}"));
+        let ports = ide::real_ports(&forwarded, &request.ports_before)
+            .await
+            .map_err(io)?;
+        let environment = environment(&request.gitspace, &ports);
+
+        let ide = ide::Start {
+            ide: request.ide,
+            title: &request.gitspace,
+            home: &self.settings.home,
+            folder: &folder,
+            environment: &environment,
+            port: request.ide_port_before,
+            code_server: self.settings.code_server.as_deref(),
+            within: self.settings.ide_within,
+            log: &self.log,
+        };
+        let ide = ide
+            .start()
+            .await
+            .map_err(|error| ("ide-failed", error.to_string()))?;
+        lines.push(format!("IDE {} is up", request.ide));
+
+        let post_start = devcontainer.post_start.and_then(|command| {
+            if !request.trust {
+                lines.push("postStartCommand was not run: the repository is not trusted".into());
+                return None;
+            }
+            let (program, arguments) = command.split_first()?;
+            let mut command = ide::clean(program.as_ref(), &self.settings.home, &environment);
+            command.args(arguments).current_dir(&folder);
+            match Program::spawn(&mut command, "postStartCommand", &self.log) {
+                Ok(program) => {
+                    lines.push("postStartCommand started".into());
+                    Some(program)
+                }
+                Err(error) => {
+                    lines.push(format!("postStartCommand cannot be started: {error}"));
+                    None
+                }
+            }
+        });
+        for line in &lines {
+            self.log.line(line);
+        }
+        let started = Started {
+            ide_port: ide.port,
+            ide_path: ide.path.clone(),
+            ports,
+            lines,
+        };
+        *running = Some(Up {
+            ide,
+            post_start,
+            started: started.clone(),
+        });
+        Ok(started)
+    }
+
+    async fn stop(&self) {
+        if let Some(up) = self.running.lock().await.take() {
+            up.stop().await;
+        }
+    }
+}
+
+impl Up {
+    async fn stop(self) {
+        if let Some(program) = self.post_start {
+            program.stop().await;
+        }
+        self.ide.stop().await;
+    }
+}
+
+/// Where apps are to listen: `PORT` for the first, `GITSPACE_PORT_<number>` for each.
+fn environment(
+    gitspace: &str,
+    ports: &std::collections::BTreeMap<u16, u16>,
+) -> Vec<(String, String)> {
+    let mut environment = vec![("GITSPACE".to_owned(), gitspace.to_owned())];
+    if let Some(mark) = std::env::var_os(ide::MARK).and_then(|mark| mark.into_string().ok()) {
+        environment.push((ide::MARK.into(), mark));
+    }
+    if let Some(first) = ports.values().next() {
+        environment.push(("PORT".into(), first.to_string()));
+    }
+    environment.extend(
+        ports
+            .iter()
+            .map(|(port, real)| (format!("GITSPACE_PORT_{port}"), real.to_string())),
+    );
+    environment
+}
