@@ -10,6 +10,7 @@ Loopback only; every drive is bounded in count and time. Standard library only; 
 
 import argparse
 import datetime
+import http.client
 import json
 import os
 import pathlib
@@ -43,6 +44,7 @@ SCENARIOS = {
 PEERS = ["gateway", "envoy", "haproxy", "haproxy_jwt", "nginx"]
 TITLES = {"gateway": "cde-gateway", "envoy": "Envoy, JWT cache on", "haproxy": "HAProxy, no token check",
           "haproxy_jwt": "HAProxy, token check (no cache)", "nginx": "nginx, no token check"}
+CHECKING = {"gateway", "envoy", "haproxy_jwt"}
 running = []
 
 
@@ -164,6 +166,19 @@ def drive(tool, peer, scenario, values, pids, scale):
     return json.loads(done.stdout)
 
 
+def check_duties(peer, values):
+    """A peer that is said to check tokens must refuse one with another signature, and one that is not must not."""
+    head, _, signature = (SCRATCH / "token").read_text().rpartition(".")
+    forged = f"{head}.{signature[::-1]}"
+    connection = http.client.HTTPConnection("127.0.0.1", values[f"{peer.upper()}_PLAIN"], timeout=5)
+    connection.request("GET", "/load", headers={"Host": HOST, "Authorization": f"Bearer {forged}"})
+    status = connection.getresponse().status
+    connection.close()
+    expected = 401 if peer in CHECKING else 200
+    if status != expected:
+        sys.exit(f"{peer} answered {status} to a forged token, not {expected}: its configuration is not what the table says")
+
+
 def measure(tool, peers, values, pids, arguments):
     cells = {}
     for number in range(1, arguments.rounds + 1):
@@ -251,6 +266,8 @@ def main():
             pid = start(name, PEER_CORE, command)
             wait_open(name, values[f"{name.upper()}_TLS"], pid)
             pids[name] = pids[f"{name}_jwt"] = family(pid)
+        for peer in peers:
+            check_duties(peer, values)
         cells = measure(tool, peers, values, pids, arguments)
     finally:
         stop_all()
