@@ -17,12 +17,15 @@ use tokio::{
     process::{Child, Command},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{logs::Log, terminal};
 use crate::api::gitspace::Ide;
 
 const TERM_WITHIN: Duration = Duration::from_secs(3);
+/// How long to wait for the last words of a program that has ended.
+const WORDS_WITHIN: Duration = Duration::from_secs(1);
+const LINE_MAX: u64 = 64 * 1024;
 
 /// Why the IDE does not run.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +167,8 @@ impl Start<'_> {
             () = healthy => Ok(()),
             status = program.child.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                program.listeners.close();
+                let _ = tokio::time::timeout(WORDS_WITHIN, program.listeners.wait()).await;
                 Err(IdeError::Ended { status, words: self.log.tail(5) })
             }
             () = tokio::time::sleep(self.within) => {
@@ -205,6 +210,8 @@ impl Running {
 pub(super) struct Program {
     child: Child,
     group: Option<Pid>,
+    /// Who listens to its words.
+    listeners: TaskTracker,
 }
 
 impl Program {
@@ -221,17 +228,22 @@ impl Program {
             .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn()?;
+        let listeners = TaskTracker::new();
         if let Some(output) = child.stdout.take() {
-            listen(output, name, log);
+            listeners.spawn(listen(output, name, Arc::clone(log)));
         }
         if let Some(output) = child.stderr.take() {
-            listen(output, name, log);
+            listeners.spawn(listen(output, name, Arc::clone(log)));
         }
         let group = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .and_then(Pid::from_raw);
-        Ok(Self { child, group })
+        Ok(Self {
+            child,
+            group,
+            listeners,
+        })
     }
 
     /// Ends its group: in order, then by force.
@@ -245,23 +257,20 @@ impl Program {
 }
 
 /// Passes lines on; a line without end is cut.
-fn listen(output: impl AsyncRead + Unpin + Send + 'static, name: &'static str, log: &Arc<Log>) {
-    let log = Arc::clone(log);
-    tokio::spawn(async move {
-        let mut reader = BufReader::new(output);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let mut limited = tokio::io::AsyncReadExt::take(&mut reader, 64 * 1024);
-            match limited.read_until(b'\n', &mut line).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => log.line(format!(
-                    "{name}: {}",
-                    String::from_utf8_lossy(&line).trim_end()
-                )),
-            }
+async fn listen(output: impl AsyncRead + Unpin, name: &'static str, log: Arc<Log>) {
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = tokio::io::AsyncReadExt::take(&mut reader, LINE_MAX);
+        match limited.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => log.line(format!(
+                "{name}: {}",
+                String::from_utf8_lossy(&line).trim_end()
+            )),
         }
-    });
+    }
 }
 
 /// A command with nothing of ours in its environment.

@@ -150,6 +150,13 @@ impl FromStr for InstanceId {
 }
 
 impl InstanceId {
+    /// The gitspace's identifier in it.
+    pub fn gitspace(&self) -> &str {
+        self.0
+            .split_once('.')
+            .map_or(&self.0, |(gitspace, _)| gitspace)
+    }
+
     /// The identifier of a new instance of `gitspace`.
     pub fn new(gitspace: &GitspaceId, random: [u8; SUFFIX]) -> Self {
         Self(format!("{gitspace}.{}", suffix(random)).into())

@@ -62,6 +62,11 @@ impl Process {
         self.instances.join(instance.as_str())
     }
 
+    /// The user's data: of the gitspace, so that a new instance finds it.
+    fn home(&self, instance: &InstanceId) -> PathBuf {
+        self.instances.join(instance.gitspace())
+    }
+
     fn machines(&self) -> MutexGuard<'_, HashMap<InstanceId, Machine>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +86,10 @@ impl Process {
             }
         };
         let folder = self.folder(instance);
-        private_folder(&folder.join("home")).map_err(io("make a folder"))?;
+        let home = self.home(instance);
+        private_folder(&folder)
+            .and_then(|()| private_folder(&home))
+            .map_err(io("make a folder"))?;
         let token_file = folder.join("agent.token");
         let token = token().map_err(io("make a token"))?;
         write_private(&token_file, token.reveal()).map_err(io("keep a token"))?;
@@ -103,7 +111,7 @@ impl Process {
         let mut child = Command::new(&self.executable)
             .arg("agent")
             .arg("--home")
-            .arg(folder.join("home"))
+            .arg(&home)
             .arg("--token-file")
             .arg(&token_file)
             .env_clear()
@@ -112,7 +120,7 @@ impl Process {
                     .iter()
                     .filter_map(|name| Some((*name, std::env::var_os(name)?))),
             )
-            .env("HOME", folder.join("home"))
+            .env("HOME", &home)
             .env(MARK, self.mark(instance))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -227,12 +235,16 @@ impl Driver for Process {
 
     async fn destroy(&self, instance: &InstanceId, delete_data: bool) -> Result<(), DriverError> {
         self.suspend(instance).await?;
-        if delete_data {
-            gone(fs::remove_dir_all(self.folder(instance))).map_err(|source| DriverError::Io {
-                doing: "delete the folder",
+        let delete = |folder: PathBuf| {
+            gone(fs::remove_dir_all(folder)).map_err(|source| DriverError::Io {
+                doing: "delete a folder",
                 instance: instance.clone(),
                 source,
-            })?;
+            })
+        };
+        delete(self.folder(instance))?;
+        if delete_data {
+            delete(self.home(instance))?;
         }
         self.running
             .lock()
