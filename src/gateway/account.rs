@@ -20,7 +20,10 @@ use std::{
 use dashmap::DashMap;
 use http::Method;
 
-use crate::api::{GitspaceId, access::Port};
+use crate::{
+    api::{GitspaceId, access::Port},
+    telemetry::Chain,
+};
 
 use super::rejection::{Fault, Rejection};
 
@@ -317,19 +320,7 @@ fn detail(rejection: &Rejection) -> Option<Box<str>> {
         Rejection::InvalidToken(why) => Some(why.as_str().into()),
         Rejection::BadRequest(why) => Some((*why).into()),
         Rejection::Unreachable(error) => Some(error.to_string().into()),
-        Rejection::Broke(error) => Some(causes(&**error).into()),
+        Rejection::Broke(error) => Some(Chain(&**error).to_string().into()),
         _ => None,
     }
-}
-
-/// An error with its sources, once.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

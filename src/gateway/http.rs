@@ -33,7 +33,7 @@ pub(crate) struct Head {
 
 /// What a host stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
+pub enum Destination {
     /// A port of a gitspace under one of our domains.
     Gitspace(GitspaceId, Port),
     /// Another host; a static route may have claimed it.
@@ -137,7 +137,7 @@ fn canonical(host: &str) -> Result<Box<str>, Rejection> {
 }
 
 /// Reads `<gitspace>.<domain>` and `<gitspace>-<port>.<domain>`; anything else is a host of its own.
-pub(crate) fn destination(host: &str, domains: &[Box<str>]) -> Destination {
+pub fn destination(host: &str, domains: &[Box<str>]) -> Destination {
     domains
         .iter()
         .find_map(|domain| host.strip_suffix(&**domain)?.strip_suffix('.'))

@@ -349,14 +349,10 @@ impl Handle {
 
 fn follower(gateway: &Arc<Gateway>, settings: &Settings) -> Option<Follower> {
     let link = settings.control_plane.as_ref()?;
-    let keys = Arc::clone(gateway);
     Some(Follower {
+        gateway: Arc::clone(gateway),
         url: link.url.trim_end_matches('/').to_owned(),
         token: link.token.clone(),
-        table: Arc::clone(&gateway.routes),
-        auth: Arc::new(move |feed| keys.auth.feed_keys(feed).map_err(|error| error.to_string())),
-        sink: Arc::clone(&gateway.sink),
-        lease: gateway.feed.clone(),
         store: feed::Store::new(&settings.state_dir),
         name: format!("gateway-{:x}", gateway.request_ids.start),
     })

@@ -26,10 +26,11 @@ use crate::{
     },
     config::FailMode,
     gateway::{
-        account::{Sink, causes},
-        auth::Authenticator,
+        Gateway,
+        auth::{self, Authenticator},
         rejection::Rejection,
     },
+    telemetry::Chain,
 };
 
 const WAIT_SECONDS: u64 = 30;
@@ -87,14 +88,11 @@ impl Lease {
     }
 }
 
-/// Where the feed comes from and goes to.
+/// Follows a control plane on behalf of a gateway.
 pub(crate) struct Follower {
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) url: String,
     pub(crate) token: Secret,
-    pub(crate) table: Arc<Table>,
-    pub(crate) auth: Arc<dyn Fn(&FeedKeys) -> Result<(), String> + Send + Sync>,
-    pub(crate) sink: Arc<Sink>,
-    pub(crate) lease: Lease,
     pub(crate) store: Store,
     pub(crate) name: String,
 }
@@ -145,8 +143,8 @@ enum FeedError {
     Parse(#[from] serde_json::Error),
     #[error("the answer is a change to a state that this gateway does not have")]
     Gap,
-    #[error("the keys cannot be used: {0}")]
-    Keys(String),
+    #[error("the keys cannot be used")]
+    Keys(#[from] auth::Error),
 }
 
 /// Applies what was kept, so that the gateway serves before it has heard from the control plane.
@@ -209,9 +207,9 @@ impl Follower {
 
     /// Said once per change, counted always.
     fn failed(&self, error: &FeedError, failing: &mut bool) {
-        self.sink.metrics.feed_failures.inc();
+        self.gateway.sink.metrics.feed_failures.inc();
         if !std::mem::replace(failing, true) {
-            let error = causes(error);
+            let error = Chain(error);
             tracing::warn!(url = %self.url, %error, "the feed fails; serving the routes that are known");
         }
     }
@@ -246,16 +244,16 @@ impl Follower {
     /// routes of all others.
     fn apply(&self, feed: Feed, kept: Option<Kept>) -> Result<Kept, FeedError> {
         if kept.as_ref().is_none_or(|kept| kept.keys != feed.keys) {
-            (self.auth)(&feed.keys).map_err(FeedError::Keys)?;
+            self.gateway.auth.feed_keys(&feed.keys)?;
         }
         let mut routes = match (feed.kind, kept) {
             (FeedKind::Delta, Some(kept)) if kept.epoch == feed.epoch => kept.routes,
             (FeedKind::Delta, _) => return Err(FeedError::Gap),
             (FeedKind::Snapshot, kept) => {
                 if kept.is_none_or(|kept| kept.epoch != feed.epoch) {
-                    self.table.forget_generations(Source::Feed);
+                    self.gateway.routes.forget_generations(Source::Feed);
                 }
-                self.table.retain(Source::Feed, &feed.routes);
+                self.gateway.routes.retain(Source::Feed, &feed.routes);
                 BTreeMap::new()
             }
         };
@@ -265,22 +263,27 @@ impl Follower {
             routes.remove(&gone.gitspace);
             skip(
                 &gone.gitspace,
-                self.table.remove(Source::Feed, &gone.gitspace),
+                self.gateway.routes.remove(Source::Feed, &gone.gitspace),
             );
         }
         for route in feed.routes {
-            skip(&route.gitspace, self.table.apply(Source::Feed, &route));
+            skip(
+                &route.gitspace,
+                self.gateway.routes.apply(Source::Feed, &route),
+            );
             routes.insert(route.gitspace.clone(), route);
         }
-        self.lease.renew(feed.lease);
-        self.sink
+        self.gateway.feed.renew(feed.lease);
+        self.gateway
+            .sink
             .metrics
             .feed_revision
             .set(i64::try_from(feed.revision).unwrap_or(i64::MAX));
-        self.sink
+        self.gateway
+            .sink
             .metrics
             .routes
-            .set(i64::try_from(self.table.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.gateway.routes.len()).unwrap_or(i64::MAX));
         let now = Kept {
             epoch: feed.epoch,
             revision: feed.revision,
@@ -300,9 +303,9 @@ impl Follower {
             let report = Report {
                 gateway: self.name.clone(),
                 version: env!("CARGO_PKG_VERSION").into(),
-                streams: u64::try_from(self.sink.metrics.streams.get()).unwrap_or(0),
-                revision: u64::try_from(self.sink.metrics.feed_revision.get()).unwrap_or(0),
-                activity: self.sink.take_activity(),
+                streams: u64::try_from(self.gateway.sink.metrics.streams.get()).unwrap_or(0),
+                revision: u64::try_from(self.gateway.sink.metrics.feed_revision.get()).unwrap_or(0),
+                activity: self.gateway.sink.take_activity(),
             };
             let sent = client
                 .post(format!("{}/v1/feed/report", self.url))

@@ -23,7 +23,7 @@ use crate::api::{
 
 pub(crate) use target::{Address, Target};
 
-use super::http::Destination;
+pub use super::http::{Destination, destination};
 
 /// Where a route came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -82,7 +82,7 @@ pub enum RouteError {
 
 /// A route as the data path uses it.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The gitspace's identifier.
     pub(crate) gitspace: GitspaceId,
     /// Since when.
@@ -141,7 +141,7 @@ pub struct Table {
 
 impl Table {
     /// An empty table; routes of the feed and the API may lead to the networks in `allow` only (empty: anything that is not local to the gateway).
-    pub(crate) fn new(allow: Vec<IpNet>) -> Self {
+    pub fn new(allow: Vec<IpNet>) -> Self {
         Self {
             gitspaces: DashMap::new(),
             hosts: DashMap::new(),
@@ -150,7 +150,7 @@ impl Table {
     }
 
     /// What answers for a host.
-    pub(crate) fn find(&self, destination: &Destination, host: &str) -> Option<(Arc<Entry>, Port)> {
+    pub fn find(&self, destination: &Destination, host: &str) -> Option<(Arc<Entry>, Port)> {
         match destination {
             Destination::Gitspace(gitspace, port) => self
                 .gitspaces
@@ -166,7 +166,7 @@ impl Table {
     }
 
     /// Takes a route. `Ok(false)`: what is there is as new or newer.
-    pub(crate) fn apply(&self, source: Source, route: &Route) -> Result<bool, RouteError> {
+    pub fn apply(&self, source: Source, route: &Route) -> Result<bool, RouteError> {
         let current = self
             .gitspaces
             .get(&route.gitspace)

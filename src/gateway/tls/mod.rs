@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn the_development_certificate_covers_the_domains_and_is_kept() {
         let (folder, made) = development(&["gitspaces.localhost"]);
-        let tls = Tls::new(&[made.certificate.clone()]).unwrap();
+        let tls = Tls::new(std::slice::from_ref(&made.certificate)).unwrap();
         let names = tls.names(Some("a.gitspaces.localhost"));
         for host in [
             "a.gitspaces.localhost",
