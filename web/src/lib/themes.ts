@@ -1,0 +1,51 @@
+// The two palettes. Backgrounds equal --screen in app.css.
+
+import type { ITheme } from '@xterm/xterm'
+
+export const dark: ITheme = {
+  background: '#15191c',
+  foreground: '#d5dadc',
+  cursor: '#7fc8bf',
+  cursorAccent: '#15191c',
+  selectionBackground: '#34575a',
+  black: '#262c30',
+  red: '#e5786d',
+  green: '#95c77e',
+  yellow: '#ddb667',
+  blue: '#7aa7d9',
+  magenta: '#c191cf',
+  cyan: '#74bdb6',
+  white: '#c5cbcd',
+  brightBlack: '#6d787e',
+  brightRed: '#f2958b',
+  brightGreen: '#aeda99',
+  brightYellow: '#ecca86',
+  brightBlue: '#99bfea',
+  brightMagenta: '#d5aee0',
+  brightCyan: '#93d3cc',
+  brightWhite: '#f1f4f5',
+}
+
+export const light: ITheme = {
+  background: '#fcfcfa',
+  foreground: '#24292c',
+  cursor: '#2f6f6a',
+  cursorAccent: '#fcfcfa',
+  selectionBackground: '#cbe3e0',
+  black: '#24292c',
+  red: '#b3392f',
+  green: '#3f7a2b',
+  yellow: '#8a6200',
+  blue: '#2b62a3',
+  magenta: '#8a3f9c',
+  cyan: '#1f7470',
+  white: '#6c757a',
+  brightBlack: '#5c666b',
+  brightRed: '#c5473c',
+  brightGreen: '#478733',
+  brightYellow: '#946c0c',
+  brightBlue: '#3670b8',
+  brightMagenta: '#9a4dac',
+  brightCyan: '#27807b',
+  brightWhite: '#4a5256',
+}
