@@ -14,7 +14,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::LogFormat;
+use crate::{agent, telemetry::LogFormat};
 
 pub use failure::{Code, Failure};
 
@@ -48,6 +48,9 @@ enum Command {
     Demo(demo::Args),
     /// Make and use gitspaces
     Gitspace(gitspace::Args),
+    /// Serve inside an instance; a runner starts it
+    #[command(hide = true)]
+    Agent(agent::Args),
 }
 
 /// Reads the command line. Help and mistakes are printed; then the exit code comes back.
@@ -67,6 +70,7 @@ impl Arguments {
             Command::Check(arguments) => check::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Gitspace(arguments) => gitspace::run(arguments).await,
+            Command::Agent(arguments) => agent::run(arguments).await.map_err(Failure::system),
         }
     }
 }
