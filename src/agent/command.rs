@@ -9,7 +9,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::service::{Settings, serve};
+use super::{
+    descendants,
+    service::{Settings, serve},
+};
 use crate::api::Secret;
 
 /// Arguments of the hidden subcommand.
@@ -27,6 +30,7 @@ pub struct Args {
 /// SIGTERM comes.
 #[expect(clippy::print_stdout, reason = "the address is this command's data")]
 pub async fn run(args: Args) -> std::io::Result<()> {
+    descendants::adopt()?;
     let token = Secret::new(std::fs::read_to_string(&args.token_file)?.trim());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
@@ -38,7 +42,11 @@ pub async fn run(args: Args) -> std::io::Result<()> {
         ended.cancel();
     });
     let code_server = std::env::var_os("CDE_CODE_SERVER").map(PathBuf::from);
-    serve(listener, Settings::new(token, args.home, code_server), stop).await
+    let settings = Settings {
+        alone: true,
+        ..Settings::new(token, args.home, code_server)
+    };
+    serve(listener, settings, stop).await
 }
 
 /// Resolves when the runner lets go of us.

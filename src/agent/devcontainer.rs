@@ -3,20 +3,22 @@
 //! The file is JSON with comments (containers.dev, "Dev Container metadata reference"). Images and features are for drivers
 //! with containers.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
 const PLACES: [&str; 2] = [".devcontainer/devcontainer.json", ".devcontainer.json"];
 const SIZE_MAX: u64 = 1024 * 1024;
+const PORTS_MAX: usize = 32;
+const COMMANDS_MAX: usize = 32;
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Devcontainer {
     /// `forwardPorts`: numbers, as far as they are ports of this machine.
     pub(super) ports: Vec<u16>,
-    /// `postStartCommand` as an argument vector.
-    pub(super) post_start: Option<Vec<String>>,
+    /// `postStartCommand` as argument vectors, which run beside each other.
+    pub(super) post_start: Vec<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +34,22 @@ struct Raw {
 enum Command {
     Shell(String),
     Arguments(Vec<String>),
+    /// Several at once, by name.
+    Several(BTreeMap<String, Self>),
+}
+
+impl Command {
+    fn arguments(self) -> Vec<Vec<String>> {
+        match self {
+            Self::Shell(line) => vec![vec!["/bin/sh".into(), "-c".into(), line]],
+            Self::Arguments(arguments) => vec![arguments],
+            Self::Several(commands) => commands
+                .into_values()
+                .flat_map(Self::arguments)
+                .take(COMMANDS_MAX)
+                .collect(),
+        }
+    }
 }
 
 /// Reads the file of a repository, if it has one. The error is for the logs: a broken file keeps nobody from working.
@@ -42,12 +60,13 @@ pub(super) fn read(repository: &Path) -> Result<Devcontainer, String> {
             Ok(meta) if meta.len() > SIZE_MAX => {
                 return Err(format!("{place} is larger than {SIZE_MAX} bytes"));
             }
-            Ok(_) => {
+            // Anything else may never end.
+            Ok(meta) if meta.is_file() => {
                 let text = std::fs::read_to_string(&path)
                     .map_err(|error| format!("cannot read {place}: {error}"))?;
                 return parse(&text).map_err(|error| format!("cannot parse {place}: {error}"));
             }
-            Err(_) => {}
+            _ => {}
         }
     }
     Ok(Devcontainer::default())
@@ -64,12 +83,12 @@ fn parse(text: &str) -> Result<Devcontainer, String> {
         ports: ports
             .filter_map(|port| u16::try_from(port).ok())
             .filter(|port| *port > 0)
-            .take(32)
+            .take(PORTS_MAX)
             .collect(),
-        post_start: raw.post_start_command.map(|command| match command {
-            Command::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line],
-            Command::Arguments(arguments) => arguments,
-        }),
+        post_start: raw
+            .post_start_command
+            .map(Command::arguments)
+            .unwrap_or_default(),
     })
 }
 
@@ -83,14 +102,17 @@ mod tests {
             "image": "x", "forwardPorts": [3000, "db:5432", 0, 70000], "postStartCommand": "npm start", }"#;
         let read = parse(text).unwrap();
         assert_eq!(read.ports, [3000]);
-        assert_eq!(read.post_start.unwrap(), ["/bin/sh", "-c", "npm start"]);
-        assert_eq!(
-            parse(r#"{"postStartCommand": ["a", "b"]}"#)
-                .unwrap()
-                .post_start
-                .unwrap(),
-            ["a", "b"]
-        );
+        assert_eq!(read.post_start, [["/bin/sh", "-c", "npm start"]]);
+    }
+
+    #[test]
+    fn a_command_may_be_arguments_or_several() {
+        let commands = |text| parse(text).unwrap().post_start;
+        let arguments = r#"{"postStartCommand": ["a", "b"]}"#;
+        assert_eq!(commands(arguments), [["a", "b"]]);
+        let several = r#"{"postStartCommand": {"one": "a", "two": ["b"]}}"#;
+        assert_eq!(commands(several), [vec!["/bin/sh", "-c", "a"], vec!["b"]]);
+        assert!(commands(r#"{"forwardPorts": []}"#).is_empty());
     }
 
     #[test]

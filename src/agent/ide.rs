@@ -4,28 +4,18 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command},
-    task::JoinHandle,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::TcpListener, process::Command, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{logs::Log, terminal};
-use crate::api::gitspace::Ide;
-
-const TERM_WITHIN: Duration = Duration::from_secs(3);
-/// How long to wait for the last words of a program that has ended.
-const WORDS_WITHIN: Duration = Duration::from_secs(1);
-const LINE_MAX: u64 = 64 * 1024;
+use super::{logs::Log, program::Program, terminal};
+use crate::api::{agent::INSTANCE_MARK, gitspace::Ide};
 
 /// Why the IDE does not run.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +56,7 @@ pub(super) struct Running {
 
 enum Kind {
     Terminal {
-        stop: CancellationToken,
+        stop: DropGuard,
         task: JoinHandle<std::io::Result<()>>,
     },
     Program(Program),
@@ -98,7 +88,10 @@ impl Start<'_> {
         Running {
             port,
             path: None,
-            kind: Kind::Terminal { stop, task },
+            kind: Kind::Terminal {
+                stop: stop.drop_guard(),
+                task,
+            },
         }
     }
 
@@ -127,18 +120,17 @@ impl Start<'_> {
             .arg("--config")
             .arg(data.join("config.yaml"))
             .current_dir(self.folder);
-        let mut program =
-            Program::spawn(&mut command, "code-server", self.log).map_err(|error| {
-                match error.kind() {
-                    std::io::ErrorKind::NotFound => IdeError::NotInstalled,
-                    _ => IdeError::Io(error),
-                }
-            })?;
-        if let Err(error) = self.answers(&mut program, port).await {
+        let program = Program::spawn(&mut command, "code-server", self.log).map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::NotFound => IdeError::NotInstalled,
+                _ => IdeError::Io(error),
+            }
+        })?;
+        if let Err(error) = self.answers(&program, port).await {
             program.stop().await;
             return Err(error);
         }
-        let path = format!("/?folder={}", self.folder.display());
+        let path = format!("/?folder={}", encoded(self.folder));
         Ok(Running {
             port,
             path: Some(path),
@@ -147,9 +139,13 @@ impl Start<'_> {
     }
 
     /// Waits for `/healthz`.
-    async fn answers(&self, program: &mut Program, port: u16) -> Result<(), IdeError> {
+    async fn answers(&self, program: &Program, port: u16) -> Result<(), IdeError> {
         let url = format!("http://127.0.0.1:{port}/healthz");
-        let client = reqwest::Client::new();
+        // Loopback: whatever proxy the environment names is not for this.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .map_err(std::io::Error::other)?;
         let healthy = async {
             loop {
                 let answer = client
@@ -165,14 +161,11 @@ impl Start<'_> {
         };
         tokio::select! {
             () = healthy => Ok(()),
-            status = program.child.wait() => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                program.listeners.close();
-                let _ = tokio::time::timeout(WORDS_WITHIN, program.listeners.wait()).await;
-                Err(IdeError::Ended { status, words: self.log.tail(5) })
+            status = program.ended() => {
+                Err(IdeError::Ended { status, words: program.last_words() })
             }
             () = tokio::time::sleep(self.within) => {
-                Err(IdeError::Silent { seconds: self.within.as_secs(), words: self.log.tail(5) })
+                Err(IdeError::Silent { seconds: self.within.as_secs(), words: program.last_words() })
             }
         }
     }
@@ -180,16 +173,13 @@ impl Start<'_> {
 
 impl Running {
     /// Why it has ended, if it has.
-    pub(super) fn ended(&mut self) -> Option<String> {
-        match &mut self.kind {
+    pub(super) fn ended(&self) -> Option<String> {
+        match &self.kind {
             Kind::Terminal { task, .. } => task
                 .is_finished()
                 .then(|| "the terminal's server ended".into()),
             Kind::Program(program) => program
-                .child
-                .try_wait()
-                .ok()
-                .flatten()
+                .status()
                 .map(|status| format!("code-server ended with {status}")),
         }
     }
@@ -198,77 +188,10 @@ impl Running {
     pub(super) async fn stop(self) {
         match self.kind {
             Kind::Terminal { stop, task } => {
-                stop.cancel();
+                drop(stop);
                 let _ = task.await;
             }
             Kind::Program(program) => program.stop().await,
-        }
-    }
-}
-
-/// A program in a process group of its own, whose words go to the log.
-pub(super) struct Program {
-    child: Child,
-    group: Option<Pid>,
-    /// Who listens to its words.
-    listeners: TaskTracker,
-}
-
-impl Program {
-    /// Starts it.
-    pub(super) fn spawn(
-        command: &mut Command,
-        name: &'static str,
-        log: &Arc<Log>,
-    ) -> std::io::Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let listeners = TaskTracker::new();
-        if let Some(output) = child.stdout.take() {
-            listeners.spawn(listen(output, name, Arc::clone(log)));
-        }
-        if let Some(output) = child.stderr.take() {
-            listeners.spawn(listen(output, name, Arc::clone(log)));
-        }
-        let group = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
-        Ok(Self {
-            child,
-            group,
-            listeners,
-        })
-    }
-
-    /// Ends its group: in order, then by force.
-    pub(super) async fn stop(mut self) {
-        let Some(group) = self.group else { return };
-        let _ = kill_process_group(group, Signal::TERM);
-        let _ = tokio::time::timeout(TERM_WITHIN, self.child.wait()).await;
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = self.child.wait().await;
-    }
-}
-
-/// Passes lines on; a line without end is cut.
-async fn listen(output: impl AsyncRead + Unpin, name: &'static str, log: Arc<Log>) {
-    let mut reader = BufReader::new(output);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut limited = tokio::io::AsyncReadExt::take(&mut reader, LINE_MAX);
-        match limited.read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => log.line(format!(
-                "{name}: {}",
-                String::from_utf8_lossy(&line).trim_end()
-            )),
         }
     }
 }
@@ -279,7 +202,7 @@ pub(super) fn clean(program: &Path, home: &Path, environment: &[(String, String)
     command
         .env_clear()
         .envs(
-            ["PATH", "LANG", "USER", "LOGNAME", "TZ", MARK]
+            ["PATH", "LANG", "USER", "LOGNAME", "TZ", INSTANCE_MARK]
                 .iter()
                 .filter_map(|name| Some((*name, std::env::var_os(name)?))),
         )
@@ -288,9 +211,6 @@ pub(super) fn clean(program: &Path, home: &Path, environment: &[(String, String)
         .envs(environment.iter().map(|(name, value)| (name, value)));
     command
 }
-
-/// By this the driver knows what belongs to an instance.
-pub(super) const MARK: &str = "GITSPACE_INSTANCE";
 
 /// A port for each forwarded one: the one it had before, if that is free.
 pub(super) async fn real_ports(
@@ -339,4 +259,44 @@ fn settings_file(data: &Path) -> std::io::Result<()> {
         std::fs::write(file, "{\n  \"telemetry.telemetryLevel\": \"off\"\n}\n")?;
     }
     Ok(())
+}
+
+/// A path as the value of a query (RFC 3986 §3.4; slashes may stay).
+fn encoded(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(char::from(*byte));
+            }
+            // Writing to a string does not fail.
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_becomes_a_query_value() {
+        assert_eq!(
+            encoded(Path::new("/srv/a b&c#ü")),
+            "/srv/a%20b%26c%23%C3%BC"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_is_kept_while_it_is_free() {
+        let first = real_ports(&[3000, 4000], &BTreeMap::new()).await.unwrap();
+        assert_ne!(first[&3000], first[&4000]);
+        assert_eq!(real_ports(&[3000, 4000], &first).await.unwrap(), first);
+        let taken = TcpListener::bind(("127.0.0.1", first[&3000]))
+            .await
+            .unwrap();
+        let moved = real_ports(&[3000], &first).await.unwrap();
+        assert_ne!(moved[&3000], taken.local_addr().unwrap().port());
+    }
 }

@@ -50,19 +50,6 @@ impl Log {
             next: inner.next,
         }
     }
-
-    /// The last lines, for a message.
-    pub(super) fn tail(&self, lines: usize) -> String {
-        let inner = self.inner();
-        let skip = inner.lines.len().saturating_sub(lines);
-        inner
-            .lines
-            .iter()
-            .skip(skip)
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" | ")
-    }
 }
 
 #[cfg(test)]
@@ -83,6 +70,5 @@ mod tests {
             [format!("line {}", LINES + 4)]
         );
         assert!(log.after(all.next + 9).lines.is_empty());
-        assert!(log.tail(2).ends_with(&format!("| line {}", LINES + 4)));
     }
 }

@@ -4,9 +4,11 @@
 //! with its runner: whoever started it holds its standard input, and the end of that is the end of everything in here.
 
 mod command;
+mod descendants;
 mod devcontainer;
 mod ide;
 mod logs;
+mod program;
 mod repository;
 mod service;
 pub mod terminal;

@@ -11,8 +11,14 @@ use std::{
 
 use tokio::{io::AsyncReadExt, process::Command};
 
+use super::program::Group;
+
 /// How much of git's words an error repeats.
 const WORDS: usize = 4 * 1024;
+/// How many of git's lines an error repeats.
+const LINES: usize = 5;
+/// A folder on this host may be another user's.
+const UPLOAD_PACK: &str = "git -c safe.directory=* upload-pack";
 
 /// Why there is no repository.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +80,10 @@ impl Clone<'_> {
         if let Some(branch) = self.branch {
             command.arg("--branch").arg(branch);
         }
+        if self.repository.starts_with('/') {
+            // The other end runs as a process of its own, which does not hear of our `-c`.
+            command.arg("--upload-pack").arg(UPLOAD_PACK);
+        }
         command.arg("--").arg(self.repository).arg(folder);
         let mut child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => CloneError::NoGit {
@@ -84,11 +94,13 @@ impl Clone<'_> {
                 words: error.to_string(),
             },
         })?;
+        // git has helpers; they end with it, also when this is dropped.
+        let group = Group::of(&child);
         let words = read_words(child.stderr.take());
         let ended =
             tokio::time::timeout(self.within, async { (child.wait().await, words.await) }).await;
         let Ok((status, words)) = ended else {
-            // Dropping the child kills it.
+            drop(group);
             return Err(CloneError::Timeout {
                 repository: shown,
                 seconds: self.within.as_secs(),
@@ -134,6 +146,7 @@ fn git(home: &Path) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .kill_on_drop(true);
     command
 }
@@ -155,35 +168,42 @@ async fn read_words(stderr: Option<tokio::process::ChildStderr>) -> String {
 
 /// The lines of git that say what was wrong, with no credentials in them.
 fn said(words: &str, repository: &str) -> String {
-    let words = words.replace(repository, &masked(repository));
+    let mut words = words.replace(repository, &masked(repository));
+    if let Some(credentials) = credentials(repository) {
+        words = words.replace(&format!("{credentials}@"), "***@");
+    }
     let telling: Vec<&str> = words
         .lines()
         .map(str::trim)
-        .filter(|line| {
-            line.starts_with("fatal:")
-                || line.starts_with("error:")
-                || line.starts_with("warning: Could")
-        })
+        .filter(|line| !(line.is_empty() || NOISE.iter().any(|noise| line.starts_with(noise))))
         .collect();
-    match telling.is_empty() {
-        true => words
-            .lines()
-            .last()
-            .unwrap_or("git said nothing")
-            .trim()
-            .to_owned(),
-        false => telling.join("; "),
+    match telling.as_slice() {
+        [] => "git said nothing".into(),
+        lines => lines[lines.len().saturating_sub(LINES)..].join("; "),
     }
+}
+
+/// What git says beside the reason.
+const NOISE: [&str; 4] = [
+    "Cloning into",
+    "hint:",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+];
+
+/// `user:password` of a URL.
+fn credentials(repository: &str) -> Option<&str> {
+    let (_, rest) = repository.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    authority
+        .rsplit_once('@')
+        .map(|(credentials, _)| credentials)
 }
 
 /// An address without the credentials that a URL may hold.
 fn masked(repository: &str) -> String {
-    let Some((scheme, rest)) = repository.split_once("://") else {
-        return repository.to_owned();
-    };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+    match credentials(repository) {
+        Some(credentials) => repository.replacen(&format!("{credentials}@"), "***@", 1),
         None => repository.to_owned(),
     }
 }
@@ -282,6 +302,11 @@ mod tests {
         assert_eq!(
             said(&format!("fatal: unable to access '{address}/'"), address),
             "fatal: unable to access 'https://***@git.test/a.git/'"
+        );
+        let elsewhere = "Cloning into 'x'...\nfatal: no 'https://ada:s3cret@git.test/b'";
+        assert_eq!(
+            said(elsewhere, address),
+            "fatal: no 'https://***@git.test/b'"
         );
     }
 }

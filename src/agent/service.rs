@@ -2,11 +2,15 @@
 //!
 //! Starting twice is starting once: what runs is told again.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{DefaultBodyLimit, Query, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -16,16 +20,20 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    devcontainer,
-    ide::{self, Program, Running},
+    descendants,
+    devcontainer::{self, Devcontainer},
+    ide::{self, Running},
     logs::Log,
+    program::Program,
     repository::Clone as CloneRepository,
 };
 use crate::api::{
     Secret,
-    agent::{Logs, StartRequest, Started, Status},
+    agent::{INSTANCE_MARK, Logs, StartRequest, Started, Status},
     problem::{MEDIA_TYPE, Problem},
 };
+
+const BODY_MAX: usize = 256 * 1024;
 
 /// What an agent needs.
 #[derive(Debug, Clone)]
@@ -40,6 +48,8 @@ pub struct Settings {
     pub clone_within: Duration,
     /// How long an IDE may take to answer.
     pub ide_within: Duration,
+    /// Whether this process is nothing but the agent: then a stop ends everything below it, whoever started it.
+    pub alone: bool,
 }
 
 impl Settings {
@@ -51,6 +61,7 @@ impl Settings {
             code_server,
             clone_within: Duration::from_secs(15 * 60),
             ide_within: Duration::from_secs(60),
+            alone: false,
         }
     }
 }
@@ -60,14 +71,20 @@ struct Agent {
     log: Arc<Log>,
     /// Held while starting and stopping: they do not overlap.
     running: Mutex<Option<Up>>,
+    /// Cuts the start short that is under way.
+    starting: std::sync::Mutex<CancellationToken>,
+    ending: CancellationToken,
 }
 
 /// What runs.
 struct Up {
     ide: Running,
-    post_start: Option<Program>,
+    post_start: Vec<Program>,
     started: Started,
 }
+
+/// Why a start failed: a label and a sentence.
+type Failed = (&'static str, String);
 
 /// Serves until the stop, then ends everything it started.
 pub async fn serve(
@@ -75,10 +92,13 @@ pub async fn serve(
     settings: Settings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let reaper = settings.alone.then(|| tokio::spawn(descendants::reap()));
     let agent = Arc::new(Agent {
         settings,
         log: Arc::default(),
         running: Mutex::default(),
+        starting: std::sync::Mutex::default(),
+        ending: stop.clone(),
     });
     let router = Router::new()
         .route("/start", post(start))
@@ -87,11 +107,15 @@ pub async fn serve(
         .route("/logs", get(logs))
         .layer(middleware::from_fn_with_state(Arc::clone(&agent), guard))
         .route("/healthz", get(|| async { "ok\n" }))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(Arc::clone(&agent));
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await;
     agent.stop().await;
+    if let Some(reaper) = reaper {
+        reaper.abort();
+    }
     served
 }
 
@@ -146,7 +170,7 @@ async fn stop_ide(State(agent): State<Arc<Agent>>) -> StatusCode {
 }
 
 async fn status(State(agent): State<Arc<Agent>>) -> Json<Status> {
-    let ended = agent.running.lock().await.as_mut().map(|up| up.ide.ended());
+    let ended = agent.running.lock().await.as_ref().map(|up| up.ide.ended());
     Json(match ended {
         Some(None) => Status {
             running: true,
@@ -174,52 +198,55 @@ async fn logs(State(agent): State<Arc<Agent>>, Query(After { after }): Query<Aft
 }
 
 impl Agent {
-    /// Repository, ports, IDE, the repository's own command: in this order, each told in a line.
-    async fn start(&self, request: &StartRequest) -> Result<Started, (&'static str, String)> {
+    /// Brings repository and IDE up, unless they are. A stop cuts it short.
+    async fn start(&self, request: &StartRequest) -> Result<Started, Failed> {
         let mut running = self.running.lock().await;
-        if let Some(up) = running.as_mut() {
-            if up.ide.ended().is_none() {
-                return Ok(up.started.clone());
+        if let Some(up) = running.as_ref()
+            && up.ide.ended().is_none()
+        {
+            return Ok(up.started.clone());
+        }
+        if let Some(up) = running.take() {
+            up.stop().await;
+        }
+        let interrupted = self.ending.child_token();
+        *self.starting() = interrupted.clone();
+        let up = tokio::select! {
+            up = self.bring_up(request) => up,
+            () = interrupted.cancelled() => {
+                Err(("interrupted", "the gitspace was stopped while it started".into()))
             }
-            if let Some(up) = running.take() {
-                up.stop().await;
+        };
+        match up {
+            Ok(up) => {
+                let started = up.started.clone();
+                *running = Some(up);
+                Ok(started)
+            }
+            Err((reason, message)) => {
+                self.log.line(&message);
+                Err((reason, message))
             }
         }
-        let mut lines = Vec::new();
-        let clone = CloneRepository {
-            repository: &request.repository,
-            branch: request.branch.as_deref(),
-            home: &self.settings.home,
-            within: self.settings.clone_within,
-        };
-        let (folder, cloned) = clone
-            .ensure()
-            .await
-            .map_err(|error| ("clone-failed", error.to_string()))?;
-        lines.push(if cloned {
-            "Repository cloned".into()
-        } else {
-            "Repository was there".to_owned()
-        });
+    }
 
+    fn starting(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Repository, ports, IDE, the repository's own command: in this order, each told in a line.
+    async fn bring_up(&self, request: &StartRequest) -> Result<Up, Failed> {
+        let mut lines = Vec::new();
+        let folder = self.repository(request, &mut lines).await?;
         let devcontainer = devcontainer::read(&folder).unwrap_or_else(|problem| {
             lines.push(format!("devcontainer.json is ignored: {problem}"));
-            Default::default()
+            Devcontainer::default()
         });
-        let mut forwarded: Vec<u16> = request
-            .ports
-            .iter()
-            .map(|port| port.port)
-            .chain(devcontainer.ports)
-            .collect();
-        forwarded.sort_unstable();
-        forwarded.dedup();
         let io = |error: std::io::Error| ("ide-failed", format!("cannot start the IDE: {error}"));
-        let ports = ide::real_ports(&forwarded, &request.ports_before)
+        let ports = ide::real_ports(&forwarded(request, &devcontainer), &request.ports_before)
             .await
             .map_err(io)?;
         let environment = environment(&request.gitspace, &ports);
-
         let ide = ide::Start {
             ide: request.ide,
             title: &request.gitspace,
@@ -236,26 +263,17 @@ impl Agent {
             .await
             .map_err(|error| ("ide-failed", error.to_string()))?;
         lines.push(format!("IDE {} is up", request.ide));
-
-        let post_start = devcontainer.post_start.and_then(|command| {
-            if !request.trust {
-                lines.push("postStartCommand was not run: the repository is not trusted".into());
-                return None;
-            }
-            let (program, arguments) = command.split_first()?;
-            let mut command = ide::clean(program.as_ref(), &self.settings.home, &environment);
-            command.args(arguments).current_dir(&folder);
-            match Program::spawn(&mut command, "postStartCommand", &self.log) {
-                Ok(program) => {
-                    lines.push("postStartCommand started".into());
-                    Some(program)
+        let commands = devcontainer.post_start;
+        let post_start = match request.trust {
+            true => self.run_all(commands, &folder, &environment, &mut lines),
+            false => {
+                if !commands.is_empty() {
+                    lines
+                        .push("postStartCommand was not run: the repository is not trusted".into());
                 }
-                Err(error) => {
-                    lines.push(format!("postStartCommand cannot be started: {error}"));
-                    None
-                }
+                Vec::new()
             }
-        });
+        };
         for line in &lines {
             self.log.line(line);
         }
@@ -265,28 +283,86 @@ impl Agent {
             ports,
             lines,
         };
-        *running = Some(Up {
+        Ok(Up {
             ide,
             post_start,
-            started: started.clone(),
+            started,
+        })
+    }
+
+    async fn repository(
+        &self,
+        request: &StartRequest,
+        lines: &mut Vec<String>,
+    ) -> Result<PathBuf, Failed> {
+        let clone = CloneRepository {
+            repository: &request.repository,
+            branch: request.branch.as_deref(),
+            home: &self.settings.home,
+            within: self.settings.clone_within,
+        };
+        let (folder, cloned) = clone
+            .ensure()
+            .await
+            .map_err(|error| ("clone-failed", error.to_string()))?;
+        lines.push(match cloned {
+            true => "Repository cloned".into(),
+            false => "Repository was there".into(),
         });
-        Ok(started)
+        Ok(folder)
+    }
+
+    /// Starts the repository's own commands. One that fails keeps nobody from working.
+    fn run_all(
+        &self,
+        commands: Vec<Vec<String>>,
+        folder: &Path,
+        environment: &[(String, String)],
+        lines: &mut Vec<String>,
+    ) -> Vec<Program> {
+        let mut programs = Vec::new();
+        for command in commands {
+            let Some((program, arguments)) = command.split_first() else {
+                continue;
+            };
+            let mut command = ide::clean(program.as_ref(), &self.settings.home, environment);
+            command.args(arguments).current_dir(folder);
+            match Program::spawn(&mut command, "postStartCommand", &self.log) {
+                Ok(program) => {
+                    lines.push("postStartCommand started".into());
+                    programs.push(program);
+                }
+                Err(error) => lines.push(format!("postStartCommand cannot be started: {error}")),
+            }
+        }
+        programs
     }
 
     async fn stop(&self) {
+        self.starting().cancel();
         if let Some(up) = self.running.lock().await.take() {
             up.stop().await;
+        }
+        if self.settings.alone {
+            descendants::end_all().await;
         }
     }
 }
 
 impl Up {
     async fn stop(self) {
-        if let Some(program) = self.post_start {
-            program.stop().await;
-        }
-        self.ide.stop().await;
+        let commands = self.post_start.into_iter().map(Program::stop);
+        tokio::join!(futures_util::future::join_all(commands), self.ide.stop());
     }
+}
+
+/// The ports that were asked for, and those of the repository.
+fn forwarded(request: &StartRequest, devcontainer: &Devcontainer) -> Vec<u16> {
+    let asked = request.ports.iter().map(|port| port.port);
+    let mut ports: Vec<u16> = asked.chain(devcontainer.ports.iter().copied()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 /// Where apps are to listen: `PORT` for the first, `GITSPACE_PORT_<number>` for each.
@@ -295,8 +371,8 @@ fn environment(
     ports: &std::collections::BTreeMap<u16, u16>,
 ) -> Vec<(String, String)> {
     let mut environment = vec![("GITSPACE".to_owned(), gitspace.to_owned())];
-    if let Some(mark) = std::env::var_os(ide::MARK).and_then(|mark| mark.into_string().ok()) {
-        environment.push((ide::MARK.into(), mark));
+    if let Some(mark) = std::env::var_os(INSTANCE_MARK).and_then(|mark| mark.into_string().ok()) {
+        environment.push((INSTANCE_MARK.into(), mark));
     }
     if let Some(first) = ports.values().next() {
         environment.push(("PORT".into(), first.to_string()));

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::gitspace::{ForwardedPort, Ide};
 
+/// Variable in the environment of every process of an instance, by which a driver finds what is left of one.
+pub const INSTANCE_MARK: &str = "GITSPACE_INSTANCE";
+
 /// `POST /start`: clone the repository unless it is there, start the IDE unless it runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StartRequest {
