@@ -305,3 +305,107 @@ async fn an_ide_that_ends_early_or_stays_silent_is_reported_with_its_last_words(
         agent.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_cuts_a_clone_short_and_leaves_nothing_half() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let agent = Agent::start(|_| {}).await;
+    let mut question = question(Path::new(""));
+    question["repository"] = format!("http://{}/api.git", silent.local_addr().unwrap()).into();
+    let (problem, ()) = tokio::join!(agent.ask(question), async {
+        // git has come as far as asking.
+        let _connection = silent.accept().await.unwrap();
+        let stopped = reqwest::Client::new()
+            .post(format!("http://{}/stop", agent.address))
+            .bearer_auth(TOKEN)
+            .timeout(DEADLINE)
+            .send();
+        assert_eq!(stopped.await.unwrap().status(), 204);
+    });
+    assert_eq!(problem.unwrap_err().reason, "interrupted");
+    assert!(!agent.path("home/api").exists());
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_of_a_repository_is_waited_for_only_so_long() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let agent = Agent::start(|settings| settings.clone_within = Duration::from_secs(1)).await;
+    let mut question = question(Path::new(""));
+    let address = silent.local_addr().unwrap();
+    question["repository"] = format!("http://ada:s3cret@{address}/api.git").into();
+    let problem = agent.ask(question).await.unwrap_err();
+    let told = problem.title;
+    assert!(
+        told.contains("within 1 s") && told.contains("***@"),
+        "{told}"
+    );
+    assert!(!told.contains("s3cret"), "{told}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ide_gets_a_clean_environment_and_its_end_is_told() {
+    let agent = Agent::start(|settings| {
+        settings.code_server = Some(settings.home.join("fake"));
+    })
+    .await;
+    // It answers /healthz once, tells its environment, and ends when asked for anything else.
+    script(&agent.path("home/fake"), FAKE_CODE_SERVER);
+    let mut question = question(&agent.repository(&[]));
+    question["ide"] = "code-server".into();
+    let started = agent.ask(question).await.unwrap();
+    let folder = agent.path("home/api");
+    let expected = format!("/?folder={}", folder.display());
+    assert_eq!(started.ide_path.as_deref(), Some(expected.as_str()));
+    let environment = wait_for(&agent.path("home/environment")).await;
+    for name in environment
+        .lines()
+        .filter_map(|line| line.split('=').next())
+    {
+        assert!(
+            !name.starts_with("CDE_") && !name.starts_with("CARGO"),
+            "{name}"
+        );
+    }
+    let quit = reqwest::get(format!("http://127.0.0.1:{}/quit", started.ide_port));
+    let _ = quit.await;
+    let ended = async {
+        loop {
+            let status = agent.get("/status").await;
+            if status["running"] == false {
+                return status["ended"].clone();
+            }
+        }
+    };
+    let ended = tokio::time::timeout(DEADLINE, ended).await.unwrap();
+    assert_eq!(ended, "code-server ended with exit status: 7");
+    agent.stop().await;
+}
+
+const FAKE_CODE_SERVER: &str = r#"#!/usr/bin/env node
+const port = process.argv.find((it) => it.startsWith("--bind-addr=")).split(":").pop();
+const environment = Object.entries(process.env).map(([name, value]) => `${name}=${JSON.stringify(value)}\n`);
+require("fs").writeFileSync(process.env.HOME + "/environment", environment.join(""));
+require("http")
+  .createServer((request, response) => request.url === "/healthz" ? response.end("{}") : process.exit(7))
+  .listen(port, "127.0.0.1");
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_another_user_can_be_cloned() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can give a folder away.
+        return;
+    }
+    let agent = Agent::start(|_| {}).await;
+    let repository = agent.repository(&[]);
+    let given = Command::new("chown")
+        .args(["-R", "1234:1234"])
+        .arg(&repository)
+        .status();
+    assert!(given.unwrap().success());
+    agent.ask(question(&repository)).await.unwrap();
+    assert!(agent.path("home/api/README.md").exists());
+    agent.stop().await;
+}
