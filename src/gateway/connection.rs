@@ -70,9 +70,9 @@ pub(crate) async fn serve(
     let (io, h2) = match tls {
         None => (ClientIo::Plain(stream), false),
         Some(tls) => {
-            let Ok(Ok(stream)) =
-                tokio::time::timeout_at(pace.deadline(), tls.acceptor().accept(stream)).await
-            else {
+            // Boxed: a task keeps the size of its largest state for ever.
+            let handshake = Box::pin(tls.acceptor().accept(stream));
+            let Ok(Ok(stream)) = tokio::time::timeout_at(pace.deadline(), handshake).await else {
                 metrics.failed_handshakes.inc();
                 metrics.connections.dec();
                 return;

@@ -6,22 +6,25 @@
 //!
 //! Not here: reaching the target (`forward`), whether it should run (the control plane).
 
+mod allowed;
+mod entry;
+mod error;
 pub(crate) mod feed;
 pub(crate) mod file;
 mod target;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use dashmap::{DashMap, Entry as Slot};
 use ipnet::IpNet;
 
-use crate::api::{
-    GitspaceId,
-    access::{Port, Visibility},
-    route::{HostHeader, PortRoute, Route, RouteState, Upstream},
-};
+use crate::api::{GitspaceId, access::Port, route::Route};
 
+pub(crate) use entry::Endpoint;
 pub(crate) use target::{Address, Target};
+pub use {entry::Entry, error::RouteError};
+
+use {allowed::Allowed, entry::Builder};
 
 pub use super::http::{Destination, destination};
 
@@ -39,104 +42,12 @@ pub enum Source {
     Feed,
 }
 
-/// Why a route was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// Another source owns it.
-    #[error("the route of {gitspace} comes from {owner:?}; change it there")]
-    OtherSource {
-        /// Whose route.
-        gitspace: GitspaceId,
-        /// Who owns it.
-        owner: Source,
-    },
-    /// Its host belongs to another route.
-    #[error("{host:?} is claimed by the route of {owner}")]
-    HostTaken {
-        /// Which host.
-        host: Arc<str>,
-        /// Whose it is.
-        owner: GitspaceId,
-    },
-    /// It leads where routes of its source may not lead.
-    #[error(
-        "port {port} of {gitspace} leads to {address}, which `gateway.upstreams.allow` does not permit"
-    )]
-    Forbidden {
-        /// Whose route.
-        gitspace: GitspaceId,
-        /// Which port.
-        port: Port,
-        /// Where it leads.
-        address: String,
-    },
-    /// It cannot be used as it is.
-    #[error("the route of {gitspace}: {problem}")]
-    Invalid {
-        /// Whose route.
-        gitspace: GitspaceId,
-        /// What was wrong.
-        problem: String,
-    },
-}
-
-/// A route as the data path uses it.
-#[derive(Debug)]
-pub struct Entry {
-    /// The gitspace's identifier.
-    pub(crate) gitspace: GitspaceId,
-    /// Since when.
-    pub(crate) generation: u64,
-    /// From where.
-    pub(crate) source: Source,
-    /// Whether it can be reached.
-    pub(crate) state: RouteState,
-    /// Who owns it.
-    pub(crate) owner: Option<Arc<str>>,
-    /// Its organization.
-    pub(crate) org: Option<Arc<str>>,
-    /// Who else may use private ports.
-    pub(crate) allow: Box<[Arc<str>]>,
-    /// Its own host.
-    pub(crate) host: Option<Arc<str>>,
-    /// Its ports: few, so a list.
-    pub(crate) endpoints: Box<[Endpoint]>,
-}
-
-/// One port of a gitspace.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    /// Its public name.
-    pub(crate) port: Port,
-    /// Who may use it.
-    pub(crate) visibility: Visibility,
-    /// Which Host it gets.
-    pub(crate) host_header: HostHeader,
-    /// Origins allowed beside the gitspace's own.
-    pub(crate) cors: Box<[Box<str>]>,
-    /// Where it is.
-    pub(crate) target: Arc<Target>,
-}
-
-impl Entry {
-    /// The port, if the route lists it.
-    pub(crate) fn endpoint(&self, port: Port) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| endpoint.port == port)
-    }
-
-    fn fence(&self) {
-        for endpoint in &self.endpoints {
-            endpoint.target.fence();
-        }
-    }
-}
-
 /// All routes.
 #[derive(Debug)]
 pub struct Table {
     gitspaces: DashMap<GitspaceId, Arc<Entry>>,
     hosts: DashMap<Arc<str>, GitspaceId>,
-    allow: Vec<IpNet>,
+    allowed: Allowed,
 }
 
 impl Table {
@@ -145,7 +56,7 @@ impl Table {
         Self {
             gitspaces: DashMap::new(),
             hosts: DashMap::new(),
-            allow,
+            allowed: Allowed(allow),
         }
     }
 
@@ -336,146 +247,27 @@ impl Table {
         }
     }
 
-    /// Builds an entry; targets that stay the same are taken over from `old`.
     fn entry(
         &self,
         source: Source,
         route: &Route,
         old: Option<&Entry>,
     ) -> Result<Entry, RouteError> {
-        let ide = route.ide.as_ref().map(|port| (Port::Ide, port));
-        let apps = route
-            .ports
-            .iter()
-            .map(|(number, port)| (Port::App(*number), port));
-        let endpoints = ide
-            .into_iter()
-            .chain(apps)
-            .map(|(name, port)| self.endpoint(source, route, name, port, old))
-            .collect::<Result<_, _>>()?;
-        Ok(Entry {
-            gitspace: route.gitspace.clone(),
-            generation: route.generation,
+        let allowed = &self.allowed;
+        Builder {
             source,
-            state: route.state,
-            owner: route.owner.clone(),
-            org: route.org.clone(),
-            allow: route.allow.clone().into(),
-            host: route.host.clone(),
-            endpoints,
-        })
-    }
-
-    fn endpoint(
-        &self,
-        source: Source,
-        route: &Route,
-        port: Port,
-        of: &PortRoute,
-        old: Option<&Entry>,
-    ) -> Result<Endpoint, RouteError> {
-        let address = self.address(source, route, port, of)?;
-        let same = old
-            .filter(|old| old.state == RouteState::Running && route.state == RouteState::Running)
-            .and_then(|old| old.endpoint(port))
-            .map(|endpoint| &endpoint.target)
-            .filter(|target| target.is(route.instance.as_ref(), &address, of.protocol));
-        let target = match same {
-            Some(target) => Arc::clone(target),
-            None => Arc::new(Target::new(route.instance.clone(), address, of.protocol)),
-        };
-        Ok(Endpoint {
-            port,
-            visibility: of.visibility,
-            host_header: of.host_header,
-            cors: of
-                .cors
-                .iter()
-                .map(|origin| origin.as_str().into())
-                .collect(),
-            target,
-        })
-    }
-
-    fn address(
-        &self,
-        source: Source,
-        route: &Route,
-        port: Port,
-        of: &PortRoute,
-    ) -> Result<Address, RouteError> {
-        let fixed = matches!(source, Source::Config | Source::File);
-        let invalid = |problem: String| RouteError::Invalid {
-            gitspace: route.gitspace.clone(),
-            problem,
-        };
-        match (&of.upstream, route.address) {
-            (Some(Upstream::Unix(path)), _) if fixed => Ok(Address::Unix(Arc::clone(path))),
-            (Some(Upstream::Host(host)), _) if fixed => {
-                Ok(Address::Name(Arc::clone(host), of.port))
-            }
-            (Some(_), _) => Err(invalid(format!(
-                "port {port} names an upstream of its own, which only static routes may"
-            ))),
-            (None, Some(ip)) if fixed || self.permits(ip) => {
-                Ok(Address::Socket((ip, of.port).into()))
-            }
-            (None, Some(ip)) => Err(RouteError::Forbidden {
-                gitspace: route.gitspace.clone(),
-                port,
-                address: ip.to_string(),
-            }),
-            // A gitspace that does not run may have no address yet.
-            (None, None) if route.state != RouteState::Running => Ok(Address::Nowhere),
-            (None, None) => Err(invalid("it is running and has no address".into())),
+            route,
+            old,
+            allowed,
         }
-    }
-
-    fn permits(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        if self.allow.is_empty() {
-            return !is_local(ip);
-        }
-        self.allow.iter().any(|network| network.contains(&ip))
-    }
-}
-
-impl Endpoint {
-    fn copy(&self) -> Self {
-        Self {
-            port: self.port,
-            visibility: self.visibility,
-            host_header: self.host_header,
-            cors: self.cors.clone(),
-            target: Arc::clone(&self.target),
-        }
-    }
-}
-
-/// Loopback, link-local (cloud metadata is there), unspecified, multicast: nothing that a VM should be.
-fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => {
-            // fd00:ec2::254 is the metadata address of one cloud.
-            v6.is_loopback()
-                || v6.is_unicast_link_local()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.segments()[..2] == [0xfd00, 0xec2]
-        }
+        .build()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::route::RouteState;
 
     fn route(generation: u64, port: u16) -> Route {
         serde_json::from_value(serde_json::json!({

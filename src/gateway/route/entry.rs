@@ -1,0 +1,170 @@
+//! A route as the data path uses it, and how one is built from what sources say.
+
+use std::sync::Arc;
+
+use super::{
+    Source,
+    allowed::Allowed,
+    error::RouteError,
+    target::{Address, Target},
+};
+use crate::api::{
+    GitspaceId,
+    access::{Port, Visibility},
+    route::{HostHeader, PortRoute, Route, RouteState, Upstream},
+};
+
+/// A route as the data path uses it.
+#[derive(Debug)]
+pub struct Entry {
+    /// The gitspace's identifier.
+    pub(crate) gitspace: GitspaceId,
+    /// Since when.
+    pub(crate) generation: u64,
+    /// From where.
+    pub(crate) source: Source,
+    /// Whether it can be reached.
+    pub(crate) state: RouteState,
+    /// Who owns it.
+    pub(crate) owner: Option<Arc<str>>,
+    /// Its organization.
+    pub(crate) org: Option<Arc<str>>,
+    /// Who else may use private ports.
+    pub(crate) allow: Box<[Arc<str>]>,
+    /// Its own host.
+    pub(crate) host: Option<Arc<str>>,
+    /// Its ports: few, so a list.
+    pub(crate) endpoints: Box<[Endpoint]>,
+}
+
+/// One port of a gitspace.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Its public name.
+    pub(crate) port: Port,
+    /// Who may use it.
+    pub(crate) visibility: Visibility,
+    /// Which Host it gets.
+    pub(crate) host_header: HostHeader,
+    /// Origins allowed beside the gitspace's own.
+    pub(crate) cors: Box<[Box<str>]>,
+    /// Where it is.
+    pub(crate) target: Arc<Target>,
+}
+
+impl Entry {
+    /// The port, if the route lists it.
+    pub(crate) fn endpoint(&self, port: Port) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.port == port)
+    }
+
+    /// Ends the connections and streams of every port.
+    pub(super) fn fence(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.target.fence();
+        }
+    }
+}
+
+impl Endpoint {
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            port: self.port,
+            visibility: self.visibility,
+            host_header: self.host_header,
+            cors: self.cors.clone(),
+            target: Arc::clone(&self.target),
+        }
+    }
+}
+
+/// Builds an entry; targets that stay the same are taken over from the old one, with their connections.
+pub(super) struct Builder<'a> {
+    pub(super) source: Source,
+    pub(super) route: &'a Route,
+    pub(super) old: Option<&'a Entry>,
+    pub(super) allowed: &'a Allowed,
+}
+
+impl Builder<'_> {
+    /// The entry, or why the route cannot be used.
+    pub(super) fn build(&self) -> Result<Entry, RouteError> {
+        let route = self.route;
+        let ide = route.ide.as_ref().map(|port| (Port::Ide, port));
+        let apps = route
+            .ports
+            .iter()
+            .map(|(number, port)| (Port::App(*number), port));
+        let endpoints = ide
+            .into_iter()
+            .chain(apps)
+            .map(|(name, port)| self.endpoint(name, port))
+            .collect::<Result<_, _>>()?;
+        Ok(Entry {
+            gitspace: route.gitspace.clone(),
+            generation: route.generation,
+            source: self.source,
+            state: route.state,
+            owner: route.owner.clone(),
+            org: route.org.clone(),
+            allow: route.allow.clone().into(),
+            host: route.host.clone(),
+            endpoints,
+        })
+    }
+
+    fn endpoint(&self, port: Port, of: &PortRoute) -> Result<Endpoint, RouteError> {
+        let route = self.route;
+        let address = self.address(port, of)?;
+        let same = self
+            .old
+            .filter(|old| old.state == RouteState::Running && route.state == RouteState::Running)
+            .and_then(|old| old.endpoint(port))
+            .map(|endpoint| &endpoint.target)
+            .filter(|target| target.is(route.instance.as_ref(), &address, of.protocol));
+        let target = match same {
+            Some(target) => Arc::clone(target),
+            None => Arc::new(Target::new(route.instance.clone(), address, of.protocol)),
+        };
+        Ok(Endpoint {
+            port,
+            visibility: of.visibility,
+            host_header: of.host_header,
+            cors: of
+                .cors
+                .iter()
+                .map(|origin| origin.as_str().into())
+                .collect(),
+            target,
+        })
+    }
+
+    fn address(&self, port: Port, of: &PortRoute) -> Result<Address, RouteError> {
+        let route = self.route;
+        let fixed = matches!(self.source, Source::Config | Source::File);
+        let invalid = |problem: String| RouteError::Invalid {
+            gitspace: route.gitspace.clone(),
+            problem,
+        };
+        match (&of.upstream, route.address) {
+            (Some(Upstream::Unix(path)), _) if fixed => Ok(Address::Unix(Arc::clone(path))),
+            (Some(Upstream::Host(host)), _) if fixed => {
+                Ok(Address::Name(Arc::clone(host), of.port))
+            }
+            (Some(_), _) => Err(invalid(format!(
+                "port {port} names an upstream of its own, which only static routes may"
+            ))),
+            (None, Some(ip)) if fixed || self.allowed.permits(ip) => {
+                Ok(Address::Socket((ip, of.port).into()))
+            }
+            (None, Some(ip)) => Err(RouteError::Forbidden {
+                gitspace: route.gitspace.clone(),
+                port,
+                address: ip.to_string(),
+            }),
+            // A gitspace that does not run may have no address yet.
+            (None, None) if route.state != RouteState::Running => Ok(Address::Nowhere),
+            (None, None) => Err(invalid("it is running and has no address".into())),
+        }
+    }
+}
