@@ -4,5 +4,8 @@ mod agent;
 mod auth;
 mod config;
 mod control_plane;
+mod gateway;
 mod layering;
+#[allow(dead_code, unused_imports, reason = "the topics that use the rest follow")]
+mod support;
 mod terminal;

@@ -1,0 +1,48 @@
+//! An HTTP/2 client over TLS.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::{TestGateway, client::tls, soon};
+
+/// One connection. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct H2(SendRequest<Full<Bytes>>);
+
+impl H2 {
+    /// Connects with `host` as SNI.
+    pub(crate) async fn connect(gateway: &TestGateway, host: &str) -> Self {
+        let stream = tls(gateway.https, &gateway.authority(), host, &[b"h2"])
+            .await
+            .unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// Sends a request, `url` with scheme and host, and reads the whole answer.
+    pub(crate) async fn request(
+        &mut self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response<Bytes> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body));
+        let sent = self.0.send_request(request.body(body).unwrap());
+        let (parts, body) = soon("an answer", sent).await.unwrap().into_parts();
+        let body = soon("a body", body.collect()).await.unwrap().to_bytes();
+        Response::from_parts(parts, body)
+    }
+}
