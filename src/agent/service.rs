@@ -265,7 +265,10 @@ impl Agent {
         lines.push(format!("IDE {} is up", request.ide));
         let commands = devcontainer.post_start;
         let post_start = match request.trust {
-            true => self.run_all(commands, &folder, &environment, &mut lines),
+            true => {
+                let environment = with_port(environment, &ports);
+                self.run_all(commands, &folder, &environment, &mut lines)
+            }
             false => {
                 if !commands.is_empty() {
                     lines
@@ -365,7 +368,18 @@ fn forwarded(request: &StartRequest, devcontainer: &Devcontainer) -> Vec<u16> {
     ports
 }
 
-/// Where apps are to listen: `PORT` for the first, `GITSPACE_PORT_<number>` for each.
+/// The repository's command also gets `PORT`, the first port. Not the IDE: code-server would listen there itself.
+fn with_port(
+    mut environment: Vec<(String, String)>,
+    ports: &std::collections::BTreeMap<u16, u16>,
+) -> Vec<(String, String)> {
+    if let Some(first) = ports.values().next() {
+        environment.push(("PORT".into(), first.to_string()));
+    }
+    environment
+}
+
+/// Where apps are to listen: `GITSPACE_PORT_<number>`.
 fn environment(
     gitspace: &str,
     ports: &std::collections::BTreeMap<u16, u16>,
@@ -373,9 +387,6 @@ fn environment(
     let mut environment = vec![("GITSPACE".to_owned(), gitspace.to_owned())];
     if let Some(mark) = std::env::var_os(INSTANCE_MARK).and_then(|mark| mark.into_string().ok()) {
         environment.push((INSTANCE_MARK.into(), mark));
-    }
-    if let Some(first) = ports.values().next() {
-        environment.push(("PORT".into(), first.to_string()));
     }
     environment.extend(
         ports

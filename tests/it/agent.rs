@@ -354,6 +354,7 @@ async fn an_ide_gets_a_clean_environment_and_its_end_is_told() {
     script(&agent.path("home/fake"), FAKE_CODE_SERVER);
     let mut question = question(&agent.repository(&[]));
     question["ide"] = "code-server".into();
+    question["ports"] = json!([{ "port": 3000, "visibility": "private" }]);
     let started = agent.ask(question).await.unwrap();
     let folder = agent.path("home/api");
     let expected = format!("/?folder={}", folder.display());
@@ -363,11 +364,11 @@ async fn an_ide_gets_a_clean_environment_and_its_end_is_told() {
         .lines()
         .filter_map(|line| line.split('=').next())
     {
-        assert!(
-            !name.starts_with("CDE_") && !name.starts_with("CARGO"),
-            "{name}"
-        );
+        // code-server would listen on PORT, which is the app's.
+        let foreign = name.starts_with("CDE_") || name.starts_with("CARGO") || name == "PORT";
+        assert!(!foreign, "{name}");
     }
+    assert!(environment.contains("GITSPACE_PORT_3000="));
     let quit = reqwest::get(format!("http://127.0.0.1:{}/quit", started.ide_port));
     let _ = quit.await;
     let ended = async {

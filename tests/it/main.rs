@@ -6,6 +6,10 @@ mod config;
 mod control_plane;
 mod gateway;
 mod layering;
-#[allow(dead_code, unused_imports, reason = "the topics that use the rest follow")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the topics that use the rest follow"
+)]
 mod support;
 mod terminal;
