@@ -98,7 +98,7 @@ fn identify(
 ) -> Result<(), Rejection> {
     let proto = if forwarding.secure { "https" } else { "http" };
     let client = forwarding.client.to_canonical();
-    headers.insert(header::FORWARDED, forwarded(client, proto, &head.host)?);
+    headers.insert(header::FORWARDED, forwarded(client, proto, head)?);
     headers.insert(X_FORWARDED_FOR, value(&client.to_string())?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_FORWARDED_PORT, forwarding.port.into());
@@ -116,15 +116,19 @@ fn identify(
     Ok(())
 }
 
-/// `Forwarded` (RFC 7239); IPv6 addresses stand in brackets and quotes.
-fn forwarded(client: IpAddr, proto: &str, host: &str) -> Result<HeaderValue, Rejection> {
+/// `Forwarded` (RFC 7239). A host with a port would have to be quoted, which code-server does not understand: it would
+/// refuse every WebSocket. `X-Forwarded-Host` always has it.
+fn forwarded(client: IpAddr, proto: &str, head: &Head) -> Result<HeaderValue, Rejection> {
     let mut text = String::with_capacity(96);
     // Writing to a String cannot fail.
     let _ = match client {
         IpAddr::V4(v4) => write!(text, "for={v4}"),
         IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
     };
-    let _ = write!(text, ";proto={proto};host=\"{host}\"");
+    let _ = write!(text, ";proto={proto}");
+    if head.authority_port.is_none() && !head.host.contains(':') {
+        let _ = write!(text, ";host={}", head.host);
+    }
     value(&text)
 }
 
@@ -394,9 +398,20 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_quotes_ipv6() {
-        let value = forwarded("2001:db8::1".parse().unwrap(), "https", "a.test").unwrap();
-        assert_eq!(value, "for=\"[2001:db8::1]\";proto=https;host=\"a.test\"");
+    fn forwarded_quotes_ipv6_and_leaves_out_a_host_that_would_need_quotes() {
+        let request = |host: &'static str| {
+            let request = http::Request::builder()
+                .header("host", host)
+                .body(())
+                .unwrap();
+            let head = crate::gateway::http::parse(&request, &[]).unwrap();
+            forwarded("2001:db8::1".parse().unwrap(), "https", &head).unwrap()
+        };
+        assert_eq!(
+            request("a.test"),
+            "for=\"[2001:db8::1]\";proto=https;host=a.test"
+        );
+        assert_eq!(request("a.test:8443"), "for=\"[2001:db8::1]\";proto=https");
     }
 
     #[test]
