@@ -63,6 +63,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments,
 }
 
 impl Arguments {
+    /// What is logged unless `CDE_LOG` says otherwise: where people read along, only what is wrong.
+    pub fn default_log(&self) -> &'static str {
+        match self.command {
+            Command::Run(_) | Command::Agent(_) => "info",
+            Command::Check(_) | Command::Demo(_) | Command::Gitspace(_) => "warn",
+        }
+    }
+
     /// Does what was asked for.
     pub async fn run(self) -> Result<(), Failure> {
         match self.command {

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: cli::Arguments) -> Result<(), cli::Failure> {
-    telemetry::init(arguments.log_format)?;
+    telemetry::init(arguments.log_format, arguments.default_log())?;
     // For all but the data path: the gateway makes its own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -15,7 +15,9 @@ use crate::api::{
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-const POLL_EVERY: Duration = Duration::from_millis(100);
+/// Steps come fast at first; a long clone need not be asked about forty times a second.
+const POLL_FIRST: Duration = Duration::from_millis(25);
+const POLL_LAST: Duration = Duration::from_millis(500);
 /// What is read of an answer at most: a list of some ten thousand gitspaces.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
@@ -155,6 +157,7 @@ impl Client {
         mut step: impl FnMut(&Event),
     ) -> Result<Gitspace, ClientError> {
         let begun = Instant::now();
+        let mut pause = POLL_FIRST;
         let mut told: Vec<Event> = Vec::new();
         loop {
             let gitspace = self.show(id).await?;
@@ -183,7 +186,8 @@ impl Client {
                     after: patience,
                 });
             }
-            sleep(POLL_EVERY).await;
+            sleep(pause).await;
+            pause = (pause * 5 / 4).min(POLL_LAST);
         }
     }
 

@@ -35,6 +35,7 @@ use folder::Folder;
 
 /// A clone over a slow line may take long; the demo's own sample takes none of it.
 const START_PATIENCE: Duration = Duration::from_secs(600);
+const START_ATTEMPTS: u32 = 5;
 const DELETE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// What the demo shows.
@@ -120,8 +121,7 @@ pub async fn run(
     let folder = Folder::make()?;
     let (repository, trust) = repository(&options, &folder).await?;
     steps.step("repository", &repository);
-    let config = place::config(folder.path())?;
-    let mut running = super::start(&config).await?;
+    let mut running = start(&folder).await?;
     steps.step("roles", "control plane, delegate, runner and gateway run");
 
     let asked = CreateGitspace {
@@ -139,6 +139,18 @@ pub async fn run(
     folder.remove();
     steps.step("stopped", "nothing is left behind");
     outcome.map_err(|(error, _)| error).and(drained)
+}
+
+/// Starts the roles. A port that was free when it was looked at may be taken when it is bound: then others are looked for.
+async fn start(folder: &Folder) -> Result<Running, DemoError> {
+    let mut attempts = START_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        match super::start(&place::config(folder.path())?).await {
+            Err(error) if attempts > 0 && error.is_about_an_address() => {}
+            outcome => return Ok(outcome?),
+        }
+    }
 }
 
 /// From the first request to the stop. Whatever ends it, the gitspace is named if there is one.

@@ -51,6 +51,17 @@ pub enum AppError {
     },
 }
 
+impl AppError {
+    /// Whether another address would help.
+    pub fn is_about_an_address(&self) -> bool {
+        matches!(
+            self,
+            Self::Bind { .. }
+                | Self::Gateway(gateway::Error::Bind(_) | gateway::Error::Admin { .. })
+        )
+    }
+}
+
 fn hint(error: &io::Error, key: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -69,34 +69,33 @@ fn urls(ready: &Ready) -> String {
 }
 
 fn text(ready: &Ready) -> String {
-    let Ready {
-        ca,
-        gitspace,
-        control_plane,
-        user_token_file,
-        ..
-    } = ready;
-    let ca = ca.display();
-    let bare = |url: &str| url.split('?').next().unwrap_or_default().to_owned();
-    let ide = bare(&ready.url);
-    let port = match ready.port_url {
+    let program =
+        std::env::current_exe().map_or("cde-gateway".into(), |path| path.display().to_string());
+    let ca = ready.ca.display();
+    let below = match ready.port_url {
         Some(_) => "the IDE, then its forwarded port",
         None => "the IDE; its repository forwards no port",
     };
+    let open = format!(
+        "{program} gitspace --url {} --token-file {} open {} --print",
+        ready.control_plane,
+        ready.user_token_file.display(),
+        ready.gitspace
+    );
     format!(
         "
-Below: {port}. Each URL lets one browser in, once, within a minute. New ones:
-  cde-gateway gitspace open {gitspace} --print --url {control_plane} --token-file {}
+Below: {below}. Each URL lets one browser in, once, within a minute. A new one:
+  {open}
 
-Trust its certificate (Chromium; gone again with: certutil -d sql:$HOME/.pki/nssdb -D -n cde-gateway-demo):
+Trust its certificate in Chromium (undo: certutil -d sql:$HOME/.pki/nssdb -D -n cde-gateway-demo):
   mkdir -p ~/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n cde-gateway-demo -i {ca}
 
 With curl:
-  curl --cacert {ca} {ide}
+  curl --silent --show-error --cacert {ca} --location --cookie '' --header 'Accept: text/html' \\
+    \"$({open})\"
 
 Warning: the process driver isolates nothing. The gitspace is a shell of this user on this machine.
 Stop it with Ctrl-C: that leaves nothing behind.
-",
-        user_token_file.display()
+"
     )
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 pub use chain::Chain;
 
-/// Which levels are logged, as `tracing` filters are written: `warn`, `info,cde_gateway::gateway=debug`. Unset: `info`.
+/// Which levels are logged, as `tracing` filters are written: `warn`, `info,cde_gateway::gateway=debug`.
 pub const FILTER_VARIABLE: &str = "CDE_LOG";
 
 /// How log lines are written.
@@ -41,10 +41,10 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Sets up the operating log: standard error, RFC 3339 in UTC, filtered by `CDE_LOG`.
-pub fn init(format: LogFormat) -> Result<(), TelemetryError> {
+/// Sets up the operating log: standard error, RFC 3339 in UTC, filtered by `CDE_LOG`, else by `default`.
+pub fn init(format: LogFormat, default: &str) -> Result<(), TelemetryError> {
     let value = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let filter = filter(&value)?;
+    let filter = filter(&value, default)?;
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let outcome = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
@@ -57,8 +57,8 @@ pub fn init(format: LogFormat) -> Result<(), TelemetryError> {
     outcome.map_err(|_| TelemetryError::Twice)
 }
 
-fn filter(value: &str) -> Result<EnvFilter, TelemetryError> {
-    let wanted = if value.is_empty() { "info" } else { value };
+fn filter(value: &str, default: &str) -> Result<EnvFilter, TelemetryError> {
+    let wanted = if value.is_empty() { default } else { value };
     EnvFilter::try_new(wanted).map_err(|source| TelemetryError::Filter {
         value: value.to_owned(),
         source,
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named_with_what_to_write() {
-        assert!(filter("").is_ok() && filter("warn,cde_gateway=debug").is_ok());
-        let message = filter("cde_gateway=loud").unwrap_err().to_string();
+        assert!(filter("", "info").is_ok() && filter("warn,cde_gateway=debug", "info").is_ok());
+        let message = filter("cde_gateway=loud", "info").unwrap_err().to_string();
         assert!(
             message.contains("CDE_LOG") && message.contains("debug"),
             "{message}"

@@ -3,6 +3,8 @@
 //!
 //! Not here: how the overrides of the environment are merged (unit tests of `config`), the exit code (`cli`).
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::path::{Path, PathBuf};
 
 use cde_gateway::config::{self, Config};
@@ -34,7 +36,7 @@ fn every_valid_example_loads() {
 }
 
 #[test]
-fn every_invalid_example_is_refused_with_the_message_it_states() {
+fn every_invalid_file_states_its_error() {
     let files = examples("invalid");
     assert!(files.len() >= 40, "only {} examples", files.len());
     for file in files {
@@ -67,7 +69,7 @@ fn every_invalid_example_is_refused_with_the_message_it_states() {
 }
 
 #[test]
-fn the_reference_loads_and_shows_the_defaults() {
+fn the_config_file_of_the_repository_starts_as_it_is() {
     let file = root().join("config.toml");
     let loaded = Config::load(&file).unwrap();
     let mut expected = Config::default();
@@ -89,12 +91,12 @@ fn uncommented() -> toml::Table {
 }
 
 #[test]
-fn the_examples_in_the_reference_are_accepted() {
+fn the_examples_in_the_config_file_of_the_repository_are_accepted() {
     uncommented().try_into::<Config>().unwrap();
 }
 
 #[test]
-fn the_reference_shows_every_key() {
+fn the_config_file_of_the_repository_names_every_key() {
     let whole = toml::Value::Table(uncommented());
     let mut seen = 0;
     let mut shows = |path: &[&str], keys: Vec<String>| {
@@ -147,6 +149,13 @@ fn the_reference_shows_every_key() {
         ["route", "ports", "3000"] => PortEntry,
     }
     assert!(seen > 80, "only {seen} keys were looked for");
+}
+
+#[test]
+fn the_process_driver_is_refused_beside_an_open_listener() {
+    let file = root().join("tests/config/invalid/process-driver-off-loopback.toml");
+    let message = Config::load(&file).unwrap_err().to_string();
+    assert!(message.contains("isolates nothing"), "{message}");
 }
 
 #[test]

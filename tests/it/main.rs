@@ -2,8 +2,10 @@
 
 mod agent;
 mod auth;
+mod cli;
 mod config;
 mod control_plane;
+mod demo;
 mod gateway;
 mod layering;
 #[allow(

@@ -1,11 +1,11 @@
 //! Which control plane, as whom.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     api::Secret,
-    app::{client::Client, state::read_token},
-    cli::Failure,
+    app::{client::Client, state},
+    cli::{Code, Failure},
     config::{Config, default_file},
 };
 
@@ -29,7 +29,7 @@ impl Target {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = self.url.clone().or_else(|| variable("CDE_URL"));
         let token = match &self.token_file {
-            Some(file) => Some(read_token(file)?),
+            Some(file) => Some(token_in(file)?),
             None => variable("CDE_TOKEN").map(Secret::new),
         };
         // The configuration is read only where something is missing.
@@ -42,7 +42,7 @@ impl Target {
                     Some(token) => token,
                     None => {
                         let file = config.control_plane.user_token_file;
-                        read_token(&file.unwrap_or_else(|| config.state_dir.join("user.token")))?
+                        token_in(&file.unwrap_or_else(|| config.state_dir.join("user.token")))?
                     }
                 };
                 (url, token)
@@ -57,4 +57,14 @@ impl Target {
             None => Config::without_file()?,
         })
     }
+}
+
+fn token_in(file: &Path) -> Result<Secret, Failure> {
+    state::read_token(file).map_err(|error| {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default();
+        Failure::new(Code::LoginNeeded, what).with(
+            "give the user token with --token-file or CDE_TOKEN; `cde-gateway run` makes it in its state_dir",
+        )
+    })
 }
