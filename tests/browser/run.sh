@@ -82,8 +82,8 @@ passed=0 failed=0 home=$HOME
 if start terminal; then run terminal; else stop || true; failed=$((failed + 1)); echo "test browser::terminal ... FAILED"; fi
 export HOME=$home
 if start code-server --ide code-server; then
-  # The folder that the page opens is the clone, somewhere below the demo's state.
-  clone=$(find "$(field code-server state_dir)" -maxdepth 8 -name .git -print -quit)
+  # The folder that the page opens is the clone in the instance.
+  clone=$(find "$(field code-server state_dir)/instances" -maxdepth 4 -name .git -print -quit)
   run code-server "${clone%/.git}"
 else
   stop || true; failed=$((failed + 1)); echo "test browser::code_server ... FAILED"

@@ -129,6 +129,8 @@ export class Connection {
     this.#failures = 0
     sessionStorage.setItem(STORED, id)
     clearTimeout(this.#timer)
+    // The window may have changed since the socket was asked for.
+    this.resize(this.#output.size())
     this.#report({ name: 'connected' })
   }
 

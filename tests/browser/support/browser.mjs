@@ -1,0 +1,130 @@
+// What both scripts share: arguments, Chromium, steps with screenshots, the checks on the connection.
+//
+// Not here: what is tested.
+
+import { mkdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { chromium } from 'playwright-core'
+import { through } from './wire.mjs'
+
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium'
+const PATIENCE = 30_000
+
+// names: the positional arguments. --shots DIR: where screenshots go. --plain: no TLS, so nothing to check about it.
+export function readArguments(names) {
+  const usage = `usage: ${basename(process.argv[1])} ${names.join(' ')} --shots DIR [--plain]`
+  const options = { shots: { type: 'string' }, plain: { type: 'boolean', default: false } }
+  try {
+    const { values, positionals } = parseArgs({ options, allowPositionals: true })
+    if (positionals.length !== names.length || !values.shots) throw new Error(usage)
+    return { ...values, positionals }
+  } catch (error) {
+    console.error(error.message === usage ? usage : `${error.message}\n${usage}`)
+    process.exit(2)
+  }
+}
+
+// Runs the test in a fresh browser whose connections to the URL's host go through a wire that can be cut.
+export async function test(names, body) {
+  const { positionals, shots, plain } = readArguments(names)
+  mkdirSync(shots, { recursive: true })
+  const url = new URL(positionals[0])
+  const wire = await through(url)
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: [
+      '--no-sandbox', // as root it has none
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      `--host-resolver-rules=MAP ${url.hostname} 127.0.0.1:${wire.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
+    ],
+  })
+  const context = await browser.newContext({ viewport: { width: 1100, height: 680 }, colorScheme: 'dark' })
+  context.setDefaultTimeout(PATIENCE)
+  const page = await context.newPage()
+  const problems = watch(context)
+  const steps = new Steps(shots, page)
+  try {
+    await body({ page, context, url, wire, steps, plain, positionals })
+    await steps.step('the pages reported no error of their own', () => {
+      if (problems.length > 0) throw new Error(problems.join('\n'))
+    })
+  } catch (error) {
+    // Without Playwright's log of its attempts.
+    console.error(`FAILED  ${steps.current}\n${error.message.split('\nCall log:')[0].replaceAll(/^/gm, '        ')}`)
+    await steps.picture('failed').catch(() => undefined)
+    process.exitCode = 1
+  } finally {
+    await browser.close()
+    wire.close()
+  }
+}
+
+// Exceptions, and what the content policy forbade. A cut connection also makes the console complain: that is asked for.
+function watch(context) {
+  const problems = []
+  context.on('weberror', (error) => problems.push(`exception: ${error.error().message}`))
+  context.on('console', (message) => {
+    if (message.type() === 'error' && message.text().includes('Content Security Policy')) problems.push(message.text())
+  })
+  return problems
+}
+
+class Steps {
+  #shots
+  #page
+  #count = 0
+  #began = Date.now()
+  current = 'starting'
+
+  constructor(shots, page) {
+    this.#shots = shots
+    this.#page = page
+  }
+
+  // A step passes unless it throws. `shot` names the picture taken after it.
+  async step(words, act, shot) {
+    this.current = words
+    const detail = await act()
+    const seconds = ((Date.now() - this.#began) / 1000).toFixed(1).padStart(5)
+    console.log(`ok ${seconds} s  ${words}${typeof detail === 'string' ? `: ${detail}` : ''}`)
+    if (shot) await this.picture(shot)
+  }
+
+  async picture(name) {
+    this.#count += 1
+    const script = basename(process.argv[1], '.mjs')
+    const file = `${script}-${String(this.#count).padStart(2, '0')}-${name}.png`
+    await this.#page.screenshot({ path: join(this.#shots, file) })
+  }
+}
+
+// The connection that the page came over: HTTP/2, and a certificate that Chromium checked.
+export async function assertSecure(page, response) {
+  const protocol = await page.evaluate(() => performance.getEntriesByType('navigation')[0].nextHopProtocol)
+  assert(protocol === 'h2', `the page came over ${protocol || 'an unknown protocol'}, not h2`)
+  const details = await response.securityDetails()
+  assert(details, 'the page came without TLS')
+  assert(await page.evaluate(() => isSecureContext && location.protocol === 'https:'), 'the page is not a secure context')
+  return `${protocol}, ${details.protocol}, issued by ${details.issuer}`
+}
+
+export function assert(good, words) {
+  if (!good) throw new Error(words)
+}
+
+// Waits until `ask` gives something true, and returns it; else says what it wanted and what there was.
+export async function until(words, ask, last = () => '') {
+  const end = Date.now() + PATIENCE
+  for (;;) {
+    const found = await ask()
+    if (found) return found
+    if (Date.now() > end) throw new Error(`waited ${PATIENCE / 1000} s for ${words}\n${await last()}`.trimEnd())
+    await new Promise((go) => setTimeout(go, 50))
+  }
+}

@@ -1,0 +1,54 @@
+// A TCP relay between Chromium and the server, which can be cut: what a lost network does to a page.
+//
+// It passes bytes and knows nothing of them, so TLS and HTTP/2 stay between browser and server.
+
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+
+// `url` says where the server is; its host is on this machine.
+export async function through(url) {
+  const target = { host: '127.0.0.1', port: Number(url.port || (url.protocol === 'https:' ? 443 : 80)) }
+  const pairs = new Set()
+  let whole = true
+  let opened = 0
+
+  const server = createServer((near) => {
+    if (!whole) return near.resetAndDestroy()
+    opened += 1
+    const far = connect(target)
+    const pair = [near, far]
+    pairs.add(pair)
+    for (const end of pair) {
+      end.setNoDelay(true)
+      end.on('error', () => undefined) // `close` follows
+      end.on('close', () => {
+        pairs.delete(pair)
+        for (const other of pair) other.destroy()
+      })
+    }
+    near.pipe(far).pipe(near)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+
+  const reset = () => {
+    for (const pair of pairs) for (const end of pair) end.resetAndDestroy()
+  }
+  return {
+    port: server.address().port,
+    // Resets every connection and lets no new one through.
+    cut() {
+      whole = false
+      reset()
+    },
+    mend() {
+      whole = true
+    },
+    // How many connections there have been.
+    opened: () => opened,
+    close() {
+      reset()
+      server.close()
+    },
+  }
+}
