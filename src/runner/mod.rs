@@ -4,6 +4,8 @@
 
 mod agents;
 pub mod driver;
+mod instances;
+mod keep;
 mod service;
 
 pub use service::{Error, Settings, serve};

@@ -1,6 +1,6 @@
 //! The runner's API: `/setup /step /suspend /destroy /pool_owner /healthz /metrics`, guarded by a bearer token.
 //!
-//! What ran when the runner ended is brought up again at start, on the ports it had, so that routes stay true.
+//! A call goes on to its end when the delegate hangs up; asked again, it finds things done.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -13,26 +13,29 @@ use axum::{
     routing::{get, post},
 };
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    agents::{self, AgentError},
-    driver::{Driver, DriverError, process::Process},
+    agents::Agents,
+    driver::{Driver, process::Process},
+    instances::{CallError, Instances},
+    keep::keep_up,
 };
 use crate::{
     api::{
-        InstanceId, Secret,
-        agent::{StartRequest, Started},
+        Secret,
         problem::{MEDIA_TYPE, Problem},
         runner::{PoolOwner, Step, StepDone},
-        task::{Destroy, Done, InstanceRef, Start},
+        task::{Destroy, InstanceRef},
     },
     config,
+    telemetry::Chain,
 };
 
 const BODY_MAX: usize = 256 * 1024;
+/// How many calls are under way at once; further ones wait.
+const CALLS_MAX: usize = 256;
 
 /// What a runner needs.
 #[derive(Debug, Clone)]
@@ -61,16 +64,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Its HTTP client.
+    #[error("the runner's HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
     /// Its listener.
     #[error("the runner's listener failed")]
     Listen(#[source] io::Error),
 }
 
 struct Service<D> {
-    driver: D,
+    instances: Instances<D>,
     token: Secret,
     runner: String,
-    client: reqwest::Client,
+    calls: Semaphore,
     metrics: Metrics,
     registry: Registry,
 }
@@ -79,10 +85,11 @@ struct Service<D> {
 struct Metrics {
     setups: Counter,
     destroys: Counter,
+    restored: Counter,
     failures: Counter,
 }
 
-/// Serves until the stop; then the process driver's instances end.
+/// Serves until the stop; then the process driver's instances end. They come back with the next start.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
@@ -93,15 +100,17 @@ pub async fn serve(
         move |source| Error::Prepare { path, source }
     };
     let runner = identity(&settings.identity).map_err(prepare(&settings.identity))?;
+    let agents = Agents::new().map_err(Error::Client)?;
     match settings.driver {
         config::Driver::Process => {
             tracing::warn!(
-                "the process driver isolates nothing: what runs in a gitspace can do what this program can"
+                "the process driver isolates nothing and limits neither disk nor processes: what runs in a gitspace can do what this program can"
             );
             let instances = settings.instances;
             let driver = Process::new(instances.clone(), settings.executable)
                 .map_err(prepare(&instances))?;
-            run(listener, Service::new(driver, settings.token, runner), stop).await
+            let service = Service::new(Instances::new(driver, agents), settings.token, runner);
+            run(listener, service, stop).await
         }
     }
 }
@@ -112,8 +121,23 @@ async fn run<D: Driver>(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let service = Arc::new(service);
-    service.restore().await;
-    let router = Router::new()
+    let router = router(Arc::clone(&service));
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // Calls under way would hold the end up: they fail when their instance ends.
+    let ending = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = keep_up(&service.instances, &service.metrics.restored) => {}
+        }
+        service.instances.driver.shut_down().await;
+    };
+    let (served, ()) = tokio::join!(serving.into_future(), ending);
+    served.map_err(Error::Listen)
+}
+
+fn router<D: Driver>(service: Arc<Service<D>>) -> Router {
+    Router::new()
         .route("/setup", post(setup::<D>))
         .route("/step", post(step::<D>))
         .route("/suspend", post(suspend::<D>))
@@ -126,12 +150,7 @@ async fn run<D: Driver>(
         ))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(Arc::clone(&service));
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await;
-    service.driver.shut_down().await;
-    served.map_err(Error::Listen)
+        .with_state(service)
 }
 
 /// Reads the identifier, or makes one.
@@ -162,7 +181,11 @@ async fn guard<D: Driver>(
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     match given.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(token) if service.token.is(token) => next.run(request).await,
+        Some(token) if service.token.is(token) => {
+            // The semaphore is never closed.
+            let _permit = service.calls.acquire().await.ok();
+            next.run(request).await
+        }
         _ => problem(
             StatusCode::UNAUTHORIZED,
             "invalid-token",
@@ -187,96 +210,39 @@ fn problem(status: StatusCode, reason: &str, title: &str) -> Response {
         .into_response()
 }
 
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-enum CallError {
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    #[error(transparent)]
-    Agent(#[from] AgentError),
-}
-
-/// What is kept of a start: the question, and where things listened.
-#[derive(Serialize, Deserialize)]
-struct Note {
-    start: Start,
-    started: Started,
-}
-
 impl<D: Driver> Service<D> {
-    fn new(driver: D, token: Secret, runner: String) -> Self {
+    fn new(instances: Instances<D>, token: Secret, runner: String) -> Self {
         let metrics = Metrics::default();
         let mut registry = Registry::with_prefix("cde_runner");
-        registry.register("setups", "Instances set up", metrics.setups.clone());
-        registry.register("destroys", "Instances destroyed", metrics.destroys.clone());
-        registry.register("failures", "Calls that failed", metrics.failures.clone());
+        let counters = [
+            ("setups", "Instances set up", &metrics.setups),
+            ("destroys", "Instances destroyed", &metrics.destroys),
+            (
+                "restored",
+                "Instances brought up again that had ended by themselves",
+                &metrics.restored,
+            ),
+            ("failures", "Calls that failed", &metrics.failures),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
         Self {
-            driver,
+            instances,
             token,
             runner,
-            client: reqwest::Client::new(),
+            calls: Semaphore::new(CALLS_MAX),
             metrics,
             registry,
         }
     }
 
-    /// Brings up again what ran.
-    async fn restore(&self) {
-        for instance in self.driver.interrupted() {
-            let restored = async {
-                self.driver.setup(&instance).await?;
-                if let Some(note) = self.note(&instance) {
-                    self.start(&note.start).await?;
-                }
-                Ok::<_, CallError>(())
-            };
-            match restored.await {
-                Ok(()) => tracing::info!(%instance, "an instance was brought up again"),
-                Err(error) => {
-                    tracing::error!(%instance, %error, "an instance could not be brought up again")
-                }
-            }
-        }
-    }
-
-    fn note(&self, instance: &InstanceId) -> Option<Note> {
-        serde_json::from_str(&self.driver.noted(instance)?).ok()
-    }
-
-    async fn start(&self, start: &Start) -> Result<Started, CallError> {
-        let instance = &start.of.instance;
-        let machine = self
-            .driver
-            .machine(instance)
-            .ok_or_else(|| DriverError::Unknown(instance.clone()))?;
-        let before = self.note(instance).map(|note| note.started);
-        let request = StartRequest {
-            gitspace: start.of.gitspace.to_string(),
-            repository: start.repository.clone(),
-            branch: start.branch.clone(),
-            ide: start.ide,
-            ports: start.ports.clone(),
-            trust: start.trust,
-            ide_port_before: before.as_ref().map(|before| before.ide_port),
-            ports_before: before.map(|before| before.ports).unwrap_or_default(),
-        };
-        let started: Started = agents::ask(&self.client, &machine, "/start", &request).await?;
-        let note = Note {
-            start: start.clone(),
-            started: started.clone(),
-        };
-        if let Ok(text) = serde_json::to_string(&note) {
-            self.driver.note(instance, &text)?;
-        }
-        Ok(started)
-    }
-
-    fn answer<T: Serialize>(&self, outcome: Result<T, CallError>) -> Response {
+    fn answer(&self, outcome: Result<StepDone, CallError>) -> Response {
         match outcome {
             Ok(done) => Json(done).into_response(),
             Err(error) => {
                 self.metrics.failures.inc();
-                tracing::warn!(%error, "a call failed");
+                tracing::warn!(error = %Chain(&error), "a call failed");
                 problem(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "runner-failed",
@@ -287,103 +253,57 @@ impl<D: Driver> Service<D> {
     }
 }
 
-/// Runs a call to its end also when the delegate hangs up: it asks again and finds it done.
-async fn whole<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> Option<T> {
-    tokio::spawn(call).await.ok()
-}
-
-fn cut() -> Response {
-    problem(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "runner-failed",
-        "the call was cut short",
-    )
+/// Runs a call to its end also when the delegate hangs up.
+async fn whole(call: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(call).await.unwrap_or_else(|_| {
+        problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "runner-failed",
+            "the call was cut short; the runner's log says why",
+        )
+    })
 }
 
 async fn setup<D: Driver>(
     State(service): State<Arc<Service<D>>>,
     Json(of): Json<InstanceRef>,
 ) -> Response {
-    let call = async move {
+    whole(async move {
         service.metrics.setups.inc();
-        let machine = service
-            .driver
-            .setup(&of.instance)
-            .await
-            .map_err(CallError::from);
-        let done = machine.map(|machine| StepDone {
-            done: Done {
-                address: Some(machine.address),
-                ..Done::default()
-            },
-            lines: vec![format!("Instance is up ({})", D::NAME)],
-        });
-        service.answer(done)
-    };
-    whole(call).await.unwrap_or_else(cut)
+        service.answer(service.instances.setup(&of).await)
+    })
+    .await
 }
 
 async fn step<D: Driver>(
     State(service): State<Arc<Service<D>>>,
     Json(step): Json<Step>,
 ) -> Response {
-    let call = async move {
-        let done = match step {
-            Step::Start(start) => service.start(&start).await.map(|started| StepDone {
-                done: Done {
-                    address: None,
-                    ide_port: Some(started.ide_port),
-                    ports: started.ports,
-                    ide_path: started.ide_path,
-                },
-                lines: started.lines,
-            }),
-            Step::Stop(of) => match service.driver.machine(&of.instance) {
-                // One that is gone has no IDE.
-                None => Ok(StepDone::default()),
-                Some(machine) => agents::tell(&service.client, &machine, "/stop")
-                    .await
-                    .map(|()| StepDone {
-                        done: Done::default(),
-                        lines: vec!["IDE stopped".into()],
-                    })
-                    .map_err(CallError::from),
-            },
-        };
-        service.answer(done)
-    };
-    whole(call).await.unwrap_or_else(cut)
+    whole(async move {
+        service.answer(match step {
+            Step::Start(start) => service.instances.start(&start).await,
+            Step::Stop(of) => service.instances.stop(&of).await,
+        })
+    })
+    .await
 }
 
 async fn suspend<D: Driver>(
     State(service): State<Arc<Service<D>>>,
     Json(of): Json<InstanceRef>,
 ) -> Response {
-    let call = async move {
-        let done = service
-            .driver
-            .suspend(&of.instance)
-            .await
-            .map(|()| StepDone::default())
-            .map_err(CallError::from);
-        service.answer(done)
-    };
-    whole(call).await.unwrap_or_else(cut)
+    whole(async move { service.answer(service.instances.suspend(&of).await) }).await
 }
 
 async fn destroy<D: Driver>(
     State(service): State<Arc<Service<D>>>,
     Json(destroy): Json<Destroy>,
 ) -> Response {
-    let call = async move {
+    whole(async move {
         service.metrics.destroys.inc();
-        let done = service
-            .driver
-            .destroy(&destroy.of.instance, destroy.delete_data)
-            .await;
-        service.answer(done.map(|()| StepDone::default()).map_err(CallError::from))
-    };
-    whole(call).await.unwrap_or_else(cut)
+        service.answer(service.instances.destroy(&destroy).await)
+    })
+    .await
 }
 
 async fn pool_owner<D: Driver>(State(service): State<Arc<Service<D>>>) -> Json<PoolOwner> {

@@ -1,6 +1,8 @@
 //! Drivers: how instances come and go. Every call may be made twice.
 
+mod files;
 pub mod process;
+mod remains;
 
 use std::{
     future::Future,
@@ -42,9 +44,12 @@ pub enum DriverError {
         /// What it said.
         problem: String,
     },
-    /// There is no such instance.
-    #[error("there is no instance {0} here; set it up first")]
+    /// It does not run.
+    #[error("instance {0} does not run here; set it up first")]
     Unknown(InstanceId),
+    /// The runner ends.
+    #[error("the runner is shutting down; {0} comes back with it")]
+    ShuttingDown(InstanceId),
 }
 
 /// See the module.
@@ -56,6 +61,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Makes the instance, or brings a suspended one back; it runs afterwards.
     fn setup(
+        &self,
+        instance: &InstanceId,
+    ) -> impl Future<Output = Result<Machine, DriverError>> + Send;
+    /// Brings an instance back that [`Driver::wanted`] names and that does not run; [`DriverError::Unknown`] for others.
+    fn revive(
         &self,
         instance: &InstanceId,
     ) -> impl Future<Output = Result<Machine, DriverError>> + Send;
@@ -72,12 +82,12 @@ pub trait Driver: Send + Sync + 'static {
         instance: &InstanceId,
         delete_data: bool,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
-    /// Instances that ran when the runner ended last.
-    fn interrupted(&self) -> Vec<InstanceId>;
+    /// Instances that were set up and neither suspended nor destroyed since, also before a restart: they are to run.
+    fn wanted(&self) -> Vec<InstanceId>;
     /// Keeps a note beside the instance, for the time after a restart.
     fn note(&self, instance: &InstanceId, text: &str) -> Result<(), DriverError>;
     /// The note kept last.
     fn noted(&self, instance: &InstanceId) -> Option<String>;
-    /// Ends all that runs; [`Driver::interrupted`] will name it.
+    /// Ends all that runs and starts nothing more; [`Driver::wanted`] names it still.
     fn shut_down(&self) -> impl Future<Output = ()> + Send;
 }

@@ -5,44 +5,65 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, OpenOptions},
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{ChildStdin, Command},
+    sync::watch,
 };
 
-use super::{Driver, DriverError, Machine};
-use crate::api::{InstanceId, Secret};
+use super::{
+    Driver, DriverError, Machine,
+    files::{delete, gone, private_file, private_folder, write_private},
+    remains,
+};
+use crate::api::{InstanceId, Secret, agent::INSTANCE_MARK};
 
-/// In the environment of everything that belongs to an instance.
-const MARK: &str = "GITSPACE_INSTANCE";
 const START_WITHIN: Duration = Duration::from_secs(20);
-const END_WITHIN: Duration = Duration::from_secs(8);
-const KILL_ROUNDS: usize = 100;
+/// Longer than the agent takes for its programs.
+const END_WITHIN: Duration = Duration::from_secs(7);
+/// The longest line with an address.
+const ADDRESS_MAX: u64 = 256;
+/// What an agent gets of our own environment.
+const INHERITED: [&str; 8] = [
+    "PATH",
+    "LANG",
+    "USER",
+    "LOGNAME",
+    "TZ",
+    "CDE_CODE_SERVER",
+    "CDE_LOG",
+    "SSH_AUTH_SOCK",
+];
 
 /// See the module.
 pub struct Process {
     instances: PathBuf,
     executable: PathBuf,
-    running: Mutex<HashMap<InstanceId, Arc<tokio::sync::Mutex<Option<Up>>>>>,
-    machines: Mutex<HashMap<InstanceId, Machine>>,
+    places: Mutex<HashMap<InstanceId, Place>>,
+    /// Agents by instance: to be read without waiting for a place.
+    agents: Mutex<HashMap<InstanceId, Agent>>,
+    shut_down: AtomicBool,
 }
 
-/// A running agent.
-struct Up {
-    child: Child,
-    /// Held, not written to: see the module.
-    input: ChildStdin,
+/// Holding it makes calls for an instance go one after another.
+type Place = Arc<tokio::sync::Mutex<Option<ChildStdin>>>;
+
+/// A running agent. Its standard input is what the place holds: see the module.
+#[derive(Clone)]
+struct Agent {
+    machine: Machine,
+    ended: watch::Receiver<bool>,
 }
 
 impl Process {
@@ -50,10 +71,12 @@ impl Process {
     pub fn new(instances: PathBuf, executable: PathBuf) -> io::Result<Self> {
         private_folder(&instances)?;
         Ok(Self {
-            instances,
+            // The whole path is the mark of processes: it must not mean another folder to another runner.
+            instances: instances.canonicalize()?,
             executable,
-            running: Mutex::default(),
-            machines: Mutex::default(),
+            places: Mutex::default(),
+            agents: Mutex::default(),
+            shut_down: AtomicBool::new(false),
         })
     }
 
@@ -67,68 +90,51 @@ impl Process {
         self.instances.join(instance.gitspace())
     }
 
-    fn machines(&self) -> MutexGuard<'_, HashMap<InstanceId, Machine>> {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn agents(&self) -> MutexGuard<'_, HashMap<InstanceId, Agent>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place of an instance; holding it makes its calls go one after another.
-    fn place(&self, instance: &InstanceId) -> Arc<tokio::sync::Mutex<Option<Up>>> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(running.entry(instance.clone()).or_default())
+    fn places(&self) -> MutexGuard<'_, HashMap<InstanceId, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn start(&self, instance: &InstanceId) -> Result<(Up, Machine), DriverError> {
-        let io = |doing| {
-            move |source| DriverError::Io {
-                doing,
-                instance: instance.clone(),
-                source,
-            }
-        };
+    fn place(&self, instance: &InstanceId) -> Place {
+        Arc::clone(self.places().entry(instance.clone()).or_default())
+    }
+
+    /// The running agent, or a new one in its place.
+    async fn bring_up(
+        &self,
+        instance: &InstanceId,
+        input: &mut Option<ChildStdin>,
+    ) -> Result<Machine, DriverError> {
+        if self.shut_down.load(Ordering::Acquire) {
+            return Err(DriverError::ShuttingDown(instance.clone()));
+        }
+        if let Some(machine) = self.machine(instance) {
+            return Ok(machine);
+        }
+        self.end(instance, input.take()).await?;
+        let (held, agent) = self.start(instance).await?;
+        let machine = agent.machine.clone();
+        *input = Some(held);
+        self.agents().insert(instance.clone(), agent);
+        Ok(machine)
+    }
+
+    async fn start(&self, instance: &InstanceId) -> Result<(ChildStdin, Agent), DriverError> {
         let folder = self.folder(instance);
-        let home = self.home(instance);
         private_folder(&folder)
-            .and_then(|()| private_folder(&home))
-            .map_err(io("make a folder"))?;
-        let token_file = folder.join("agent.token");
-        let token = token().map_err(io("make a token"))?;
-        write_private(&token_file, token.reveal()).map_err(io("keep a token"))?;
-        let words = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(folder.join("agent.log"));
-        let inherited = [
-            "PATH",
-            "LANG",
-            "USER",
-            "LOGNAME",
-            "TZ",
-            "CDE_CODE_SERVER",
-            "SSH_AUTH_SOCK",
-        ];
-        let mut child = Command::new(&self.executable)
-            .arg("agent")
-            .arg("--home")
-            .arg(&home)
-            .arg("--token-file")
-            .arg(&token_file)
-            .env_clear()
-            .envs(
-                inherited
-                    .iter()
-                    .filter_map(|name| Some((*name, std::env::var_os(name)?))),
-            )
-            .env("HOME", &home)
-            .env(MARK, self.mark(instance))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(words.map_err(io("open a log"))?)
-            .process_group(0)
-            .kill_on_drop(true)
+            .and_then(|()| private_folder(&self.home(instance)))
+            .map_err(failed("make a folder", instance))?;
+        let token = token().map_err(failed("make a token", instance))?;
+        write_private(&folder.join(TOKEN), token.reveal())
+            .map_err(failed("keep a token", instance))?;
+        let mut child = self
+            .command(instance)
+            .map_err(failed("open a log", instance))?
             .spawn()
-            .map_err(io("start an agent"))?;
+            .map_err(failed("start an agent", instance))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(DriverError::Agent {
                 instance: instance.clone(),
@@ -136,57 +142,91 @@ impl Process {
             });
         };
         let mut line = String::new();
-        let mut output = BufReader::new(output);
+        let mut output = BufReader::new(output).take(ADDRESS_MAX);
+        // An agent that fails or is silent is killed when `child` is dropped.
         let said = tokio::time::timeout(START_WITHIN, output.read_line(&mut line)).await;
-        match (said, line.trim().parse::<SocketAddr>()) {
-            (Ok(Ok(_)), Ok(agent)) => {
-                let machine = Machine {
-                    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    agent,
-                    token,
-                };
-                Ok((Up { child, input }, machine))
-            }
-            _ => {
-                let words = fs::read_to_string(folder.join("agent.log")).unwrap_or_default();
-                let last = words.lines().last().unwrap_or("it said nothing");
-                Err(DriverError::Agent {
-                    instance: instance.clone(),
-                    problem: last.to_owned(),
-                })
-            }
-        }
+        let (Ok(Ok(_)), Ok(agent)) = (said, line.trim().parse::<SocketAddr>()) else {
+            return Err(self.silent(instance));
+        };
+        let (end, ended) = watch::channel(false);
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+            end.send_replace(true);
+        });
+        let machine = Machine {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            agent,
+            token,
+        };
+        Ok((input, Agent { machine, ended }))
     }
 
-    /// What marks the processes of an instance: this runner's folder is in it, so that two runners do not meet.
-    fn mark(&self, instance: &InstanceId) -> String {
-        self.folder(instance).display().to_string()
+    fn command(&self, instance: &InstanceId) -> io::Result<Command> {
+        let (folder, home) = (self.folder(instance), self.home(instance));
+        let mut command = Command::new(&self.executable);
+        command
+            .arg("agent")
+            .arg("--home")
+            .arg(&home)
+            .arg("--token-file")
+            .arg(folder.join(TOKEN))
+            .env_clear()
+            .envs(
+                INHERITED
+                    .iter()
+                    .filter_map(|name| Some((*name, std::env::var_os(name)?))),
+            )
+            .env("HOME", &home)
+            .env(INSTANCE_MARK, &folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(private_file(&folder.join(LOG))?)
+            .process_group(0)
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    fn silent(&self, instance: &InstanceId) -> DriverError {
+        let words = fs::read_to_string(self.folder(instance).join(LOG)).unwrap_or_default();
+        DriverError::Agent {
+            instance: instance.clone(),
+            problem: words.lines().last().unwrap_or("it said nothing").to_owned(),
+        }
     }
 
     /// Ends an instance's agent in order, and kills what is left of the instance.
-    async fn end(&self, instance: &InstanceId, up: Option<Up>) -> Result<(), DriverError> {
-        self.machines().remove(instance);
-        if let Some(Up { mut child, input }) = up {
-            drop(input);
-            let _ = tokio::time::timeout(END_WITHIN, child.wait()).await;
+    async fn end(
+        &self,
+        instance: &InstanceId,
+        input: Option<ChildStdin>,
+    ) -> Result<(), DriverError> {
+        drop(input);
+        let agent = self.agents().remove(instance);
+        if let Some(mut agent) = agent {
+            let _ = tokio::time::timeout(END_WITHIN, agent.ended.wait_for(|ended| *ended)).await;
         }
-        let mark = format!("{MARK}={}", self.mark(instance));
-        for _ in 0..KILL_ROUNDS {
-            let left = marked(mark.clone()).await;
-            if left.is_empty() {
-                return Ok(());
-            }
-            for pid in left {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let mark = format!("{INSTANCE_MARK}={}", self.folder(instance).display());
+        match remains::end(&mark).await {
+            true => Ok(()),
+            false => Err(failed("end everything", instance)(io::Error::other(
+                "some processes do not end",
+            ))),
         }
-        let source = io::Error::other("processes of it cannot be ended");
-        Err(DriverError::Io {
-            doing: "end everything",
-            instance: instance.clone(),
-            source,
-        })
+    }
+}
+
+const TOKEN: &str = "agent.token";
+const LOG: &str = "agent.log";
+/// Beside an instance that is to run.
+const RUNNING: &str = "running";
+const NOTE: &str = "note.json";
+
+fn failed(doing: &'static str, instance: &InstanceId) -> impl FnOnce(io::Error) -> DriverError {
+    let instance = instance.clone();
+    move |source| DriverError::Io {
+        doing,
+        instance,
+        source,
     }
 }
 
@@ -196,127 +236,93 @@ impl Driver for Process {
 
     async fn setup(&self, instance: &InstanceId) -> Result<Machine, DriverError> {
         let place = self.place(instance);
-        let mut up = place.lock().await;
-        let alive = up
-            .as_mut()
-            .is_some_and(|up| matches!(up.child.try_wait(), Ok(None)));
-        if let Some(machine) = self.machine(instance).filter(|_| alive) {
-            return Ok(machine);
-        }
-        self.end(instance, up.take()).await?;
-        let (started, machine) = self.start(instance).await?;
-        *up = Some(started);
-        self.machines().insert(instance.clone(), machine.clone());
-        let running = self.folder(instance).join("running");
-        fs::write(running, "").map_err(|source| DriverError::Io {
-            doing: "keep a mark",
-            instance: instance.clone(),
-            source,
-        })?;
+        let mut input = place.lock().await;
+        let machine = self.bring_up(instance, &mut input).await?;
+        fs::write(self.folder(instance).join(RUNNING), "")
+            .map_err(failed("keep a mark", instance))?;
         Ok(machine)
     }
 
+    async fn revive(&self, instance: &InstanceId) -> Result<Machine, DriverError> {
+        let place = self.place(instance);
+        let mut input = place.lock().await;
+        // It may have been suspended while we waited.
+        match self.folder(instance).join(RUNNING).exists() {
+            true => self.bring_up(instance, &mut input).await,
+            false => Err(DriverError::Unknown(instance.clone())),
+        }
+    }
+
     fn machine(&self, instance: &InstanceId) -> Option<Machine> {
-        self.machines().get(instance).cloned()
+        let agents = self.agents();
+        let agent = agents.get(instance)?;
+        let alive = !*agent.ended.borrow();
+        alive.then(|| agent.machine.clone())
     }
 
     async fn suspend(&self, instance: &InstanceId) -> Result<(), DriverError> {
         let place = self.place(instance);
-        let mut up = place.lock().await;
-        gone(fs::remove_file(self.folder(instance).join("running"))).map_err(|source| {
-            DriverError::Io {
-                doing: "remove a mark",
-                instance: instance.clone(),
-                source,
-            }
-        })?;
-        self.end(instance, up.take()).await
+        let mut input = place.lock().await;
+        gone(fs::remove_file(self.folder(instance).join(RUNNING)))
+            .map_err(failed("remove a mark", instance))?;
+        self.end(instance, input.take()).await
     }
 
     async fn destroy(&self, instance: &InstanceId, delete_data: bool) -> Result<(), DriverError> {
         self.suspend(instance).await?;
-        let delete = |folder: PathBuf| {
-            gone(fs::remove_dir_all(folder)).map_err(|source| DriverError::Io {
-                doing: "delete a folder",
-                instance: instance.clone(),
-                source,
-            })
-        };
-        delete(self.folder(instance))?;
+        let place = self.place(instance);
+        let _held = place.lock().await;
+        delete(self.folder(instance))
+            .await
+            .map_err(failed("delete a folder", instance))?;
         if delete_data {
-            delete(self.home(instance))?;
+            delete(self.home(instance))
+                .await
+                .map_err(failed("delete the data", instance))?;
         }
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(instance);
+        let mut places = self.places();
+        // Ours and the map's: nobody waits for it.
+        if Arc::strong_count(&place) <= 2 {
+            places.remove(instance);
+        }
         Ok(())
     }
 
-    fn interrupted(&self) -> Vec<InstanceId> {
+    fn wanted(&self) -> Vec<InstanceId> {
         let Ok(entries) = fs::read_dir(&self.instances) else {
             return Vec::new();
         };
         entries
             .filter_map(Result::ok)
-            .filter(|entry| entry.path().join("running").exists())
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|instance| self.folder(instance).join(RUNNING).exists())
             .collect()
     }
 
     fn note(&self, instance: &InstanceId, text: &str) -> Result<(), DriverError> {
-        write_private(&self.folder(instance).join("note.json"), text).map_err(|source| {
-            DriverError::Io {
-                doing: "keep a note",
-                instance: instance.clone(),
-                source,
-            }
-        })
+        write_private(&self.folder(instance).join(NOTE), text)
+            .map_err(failed("keep a note", instance))
     }
 
     fn noted(&self, instance: &InstanceId) -> Option<String> {
-        fs::read_to_string(self.folder(instance).join("note.json")).ok()
+        fs::read_to_string(self.folder(instance).join(NOTE)).ok()
     }
 
     async fn shut_down(&self) {
-        let instances: Vec<InstanceId> = self.machines().keys().cloned().collect();
-        for instance in instances {
-            let place = self.place(&instance);
-            let up = place.lock().await.take();
-            if let Err(error) = self.end(&instance, up).await {
+        self.shut_down.store(true, Ordering::Release);
+        let places: Vec<(InstanceId, Place)> = self
+            .places()
+            .iter()
+            .map(|(instance, place)| (instance.clone(), Arc::clone(place)))
+            .collect();
+        let ends = places.into_iter().map(|(instance, place)| async move {
+            let input = place.lock().await.take();
+            if let Err(error) = self.end(&instance, input).await {
                 tracing::warn!(%instance, %error, "an instance did not end in order");
             }
-        }
+        });
+        futures_util::future::join_all(ends).await;
     }
-}
-
-/// What is not there needs no removing.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn private_folder(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-}
-
-/// Whole or not at all, and for us only.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use io::Write;
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(temporary, path)
 }
 
 fn token() -> io::Result<Secret> {
@@ -328,25 +334,4 @@ fn token() -> io::Result<Secret> {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>(),
     ))
-}
-
-/// Processes with a mark in their environment (proc(5)); those of other users cannot be read and are not ours.
-async fn marked(mark: String) -> Vec<Pid> {
-    let found = tokio::task::spawn_blocking(move || {
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| {
-                fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                    environment
-                        .split(|byte| *byte == 0)
-                        .any(|one| one == mark.as_bytes())
-                })
-            })
-            .filter_map(Pid::from_raw)
-            .collect()
-    });
-    found.await.unwrap_or_default()
 }
