@@ -19,8 +19,13 @@ img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self
 
 /// `GET /`
 pub(super) async fn index() -> Response {
-    let mut response = match Built::get("index.html") {
-        Some(file) => Html(file.data.into_owned()).into_response(),
+    page(Built::get("index.html").map(|file| file.data.into_owned()))
+}
+
+/// The built page, or what to do without one.
+fn page(built: Option<Vec<u8>>) -> Response {
+    let mut response = match built {
+        Some(page) => Html(page).into_response(),
         None => Html(NOT_BUILT).into_response(),
     };
     protect(&mut response);
@@ -73,5 +78,24 @@ fn media_type(path: &str) -> &'static str {
         Some("svg") => "image/svg+xml",
         Some("woff2") => "font/woff2",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_the_built_files_the_page_says_how_to_build_it() {
+        let response = page(None);
+        assert!(
+            response
+                .headers()
+                .contains_key(header::CONTENT_SECURITY_POLICY)
+        );
+        let body = axum::body::to_bytes(response.into_body(), 64 * 1024)
+            .await
+            .unwrap();
+        assert!(String::from_utf8_lossy(&body).contains("make web"));
     }
 }
