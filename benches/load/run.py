@@ -248,8 +248,11 @@ def main():
     if os.cpu_count() < 2:
         sys.exit("two cores are needed: one for the peer, one for generator and upstream")
     subprocess.run([ROOT / ".ci" / "need", "venv", *({peer.removesuffix("_jwt") for peer in peers} & {"haproxy", "nginx"})], check=True)
-    builds = ["--example", "load"] + (["--bin", "cde-gateway"] if "gateway" in peers else [])
-    subprocess.run(["cargo", "build", "--profile", arguments.profile, "--locked", *builds], cwd=ROOT, check=True)
+    # Apart: built together, the program would get the features of the tests' dependencies.
+    if "gateway" in peers:
+        subprocess.run(["cargo", "build", "--profile", arguments.profile, "--locked", "--bin", "cde-gateway"], cwd=ROOT, check=True)
+    tool_profile = "bench" if arguments.profile == "release" else arguments.profile
+    subprocess.run(["cargo", "build", "--profile", tool_profile, "--locked", "--example", "load"], cwd=ROOT, check=True)
     folder = TARGET / ("debug" if arguments.profile == "dev" else arguments.profile)
     tool = str(folder / "examples" / "load")
 
