@@ -1,148 +1,165 @@
 //! A task on its way: to the runner, and its progress and result back.
 //!
-//! A result is sent until the control plane has it, or says that the task is another's by now.
+//! A result is sent until the control plane has it, or says that the task is another's by now. While the runner works, the lease
+//! is asked after: a task that was taken back is let go of, so that what follows it need not wait.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use serde::Serialize;
+use tokio::time::Instant;
 
-use super::Settings;
-use crate::api::{
-    Secret,
-    problem::Problem,
-    runner::{Step, StepDone},
-    task::{Outcome, Progress, Task, TaskResult, Work},
+use super::{
+    back_off::BackOff,
+    call::{CallError, Peer},
+};
+use crate::{
+    api::{
+        runner::{Step, StepDone},
+        task::{Outcome, Progress, Task, TaskResult, Work},
+    },
+    telemetry::Chain,
 };
 
 /// Longer than the runner takes for anything.
 const RUNNER_WITHIN: Duration = Duration::from_secs(25 * 60);
+/// How long a runner that takes no connection is tried: it may be starting.
+const RUNNER_AWAY: Duration = Duration::from_secs(20);
 const CALL_WITHIN: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// What a result says that nobody wants any more.
+const TAKEN_BACK: &str = "the task was taken back";
 
 /// See the module.
-pub(super) struct Dispatch {
-    client: reqwest::Client,
-    url: String,
-    token: Secret,
-    runner: String,
-    runner_token: Secret,
+pub(super) struct Dispatch<'a> {
+    pub(super) control_plane: &'a Peer,
+    pub(super) runner: &'a Peer,
+    /// How often the lease is asked after.
+    pub(super) every: Duration,
 }
 
-impl Dispatch {
-    pub(super) fn new(client: reqwest::Client, settings: &Settings) -> Self {
-        Self {
-            client,
-            url: settings.url.trim_end_matches('/').to_owned(),
-            token: settings.token.clone(),
-            runner: settings.runner.trim_end_matches('/').to_owned(),
-            runner_token: settings.runner_token.clone(),
-        }
-    }
-
+impl Dispatch<'_> {
     /// Runs a task to its acknowledged end.
     pub(super) async fn run(&self, task: &Task) {
         tracing::info!(task = %task.id, attempt = task.attempt, "task begins");
-        let outcome = match self.ask_runner(&task.work).await {
-            Ok(StepDone { done, lines }) => {
-                if !lines.is_empty() {
-                    self.progress(task, lines).await;
+        let outcome = tokio::select! {
+            done = self.ask_runner(&task.work) => match done {
+                Ok(StepDone { done, lines }) => {
+                    if !lines.is_empty() {
+                        // Lines are a comfort: one that does not arrive is not sent again.
+                        let _ = self.progress(task, LAST_REPORT, lines).await;
+                    }
+                    Outcome::Done(done)
                 }
-                Outcome::Done(done)
-            }
-            Err(message) => Outcome::Failed { message },
+                Err(message) => Outcome::Failed { message },
+            },
+            () = self.taken_back(task) => Outcome::Failed { message: TAKEN_BACK.into() },
         };
+        if let Outcome::Failed { message } = &outcome {
+            tracing::warn!(task = %task.id, %message, "task failed");
+        }
         self.result(task, outcome).await;
     }
 
     async fn ask_runner(&self, work: &Work) -> Result<StepDone, String> {
+        let since = Instant::now();
+        let mut back_off = BackOff::default();
+        loop {
+            let error = match self.ask_once(work).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if !error.not_asked() || since.elapsed() > RUNNER_AWAY {
+                return Err(match error {
+                    // The runner's own sentence.
+                    CallError::Refused { title, .. } => title,
+                    other => Chain(&other).to_string(),
+                });
+            }
+            back_off.wait().await;
+        }
+    }
+
+    async fn ask_once(&self, work: &Work) -> Result<StepDone, CallError> {
+        let runner = self.runner;
         match work {
-            Work::VmSetup(of) => self.post("/setup", of).await,
-            Work::VmSuspend(of) => self.post("/suspend", of).await,
-            Work::VmDestroy(destroy) => self.post("/destroy", destroy).await,
-            Work::AgentStart(start) => self.post("/step", &Step::Start(start.clone())).await,
-            Work::AgentStop(of) => self.post("/step", &Step::Stop(of.clone())).await,
+            Work::VmSetup(of) => runner.ask("/setup", of, RUNNER_WITHIN).await,
+            Work::VmSuspend(of) => runner.ask("/suspend", of, RUNNER_WITHIN).await,
+            Work::VmDestroy(destroy) => runner.ask("/destroy", destroy, RUNNER_WITHIN).await,
+            Work::AgentStart(start) => {
+                let step = Step::Start(start.clone());
+                runner.ask("/step", &step, RUNNER_WITHIN).await
+            }
+            Work::AgentStop(of) => {
+                let step = Step::Stop(of.clone());
+                runner.ask("/step", &step, RUNNER_WITHIN).await
+            }
         }
     }
 
-    async fn post<Q: Serialize>(&self, path: &str, question: &Q) -> Result<StepDone, String> {
-        let request = self
-            .client
-            .post(format!("{}{path}", self.runner))
-            .bearer_auth(self.runner_token.reveal())
-            .timeout(RUNNER_WITHIN)
-            .json(question);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| format!("the runner cannot be reached: {}", error.without_url()))?;
-        let status = response.status();
-        if status.is_success() {
-            return response.json().await.map_err(|error| {
-                format!(
-                    "the runner's answer cannot be read: {}",
-                    error.without_url()
-                )
-            });
-        }
-        match response.json::<Problem>().await {
-            Ok(problem) => Err(problem.title),
-            Err(_) => Err(format!("the runner answered {status}")),
+    /// Resolves when the control plane says that the lease is another's, or nobody's.
+    async fn taken_back(&self, task: &Task) {
+        for seq in 1.. {
+            tokio::time::sleep(self.every).await;
+            if matches!(self.progress(task, seq, Vec::new()).await, Err(error) if gone(&error)) {
+                return;
+            }
         }
     }
 
-    /// Lines are a comfort: one that does not arrive is not sent again.
-    async fn progress(&self, task: &Task, lines: Vec<String>) {
+    async fn progress(&self, task: &Task, seq: u64, lines: Vec<String>) -> Result<(), CallError> {
         let progress = Progress {
             lease: task.lease.clone(),
-            seq: 1,
+            seq,
             lines,
         };
-        let request = self
-            .client
-            .post(format!("{}/v1/tasks/{}/progress", self.url, task.id))
-            .bearer_auth(self.token.reveal())
-            .timeout(CALL_WITHIN)
-            .json(&progress);
-        if let Err(error) = request.send().await {
-            tracing::debug!(task = %task.id, error = %error.without_url(), "progress was not sent");
-        }
+        let path = format!("/v1/tasks/{}/progress", task.id);
+        self.control_plane.tell(&path, &progress, CALL_WITHIN).await
     }
 
     async fn result(&self, task: &Task, outcome: Outcome) {
-        if let Outcome::Failed { message } = &outcome {
-            tracing::warn!(task = %task.id, %message, "task failed");
-        }
-        let url = format!("{}/v1/tasks/{}/result", self.url, task.id);
+        let path = format!("/v1/tasks/{}/result", task.id);
         let result = TaskResult {
             lease: task.lease.clone(),
             outcome,
         };
-        let mut pause = FIRST_PAUSE;
+        let mut back_off = BackOff::default();
         loop {
-            let request = self
-                .client
-                .post(&url)
-                .bearer_auth(self.token.reveal())
-                .timeout(CALL_WITHIN)
-                .json(&result);
-            match request.send().await.map(|response| response.status()) {
-                Ok(status) if status.is_success() => {
-                    return tracing::info!(task = %task.id, "task ends");
+            match self.control_plane.tell(&path, &result, CALL_WITHIN).await {
+                Ok(()) => return tracing::info!(task = %task.id, "task ends"),
+                Err(error) if gone(&error) => {
+                    return tracing::info!(task = %task.id, "the task is another's by now, or was cancelled; its result is dropped");
                 }
-                Ok(StatusCode::CONFLICT | StatusCode::NOT_FOUND) => {
-                    return tracing::warn!(task = %task.id, "the task is another's by now; its result is dropped");
-                }
-                Ok(status) => {
-                    tracing::debug!(task = %task.id, %status, "the result was not taken; trying again")
+                Err(error) if hopeless(&error) => {
+                    return tracing::error!(task = %task.id, error = %Chain(&error), "the result was refused; the task is handed out again");
                 }
                 Err(error) => {
-                    tracing::debug!(task = %task.id, error = %error.without_url(), "the result was not sent; trying again")
+                    tracing::debug!(task = %task.id, error = %Chain(&error), "the result was not taken; trying again");
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            back_off.wait().await;
         }
     }
+}
+
+/// The number of the report after the others.
+const LAST_REPORT: u64 = u32::MAX as u64;
+
+fn gone(error: &CallError) -> bool {
+    matches!(
+        error.status(),
+        Some(StatusCode::CONFLICT | StatusCode::NOT_FOUND)
+    )
+}
+
+/// Whether the same will be refused again. A token may be put right meanwhile, and so may a rate.
+fn hopeless(error: &CallError) -> bool {
+    error.status().is_some_and(|status| {
+        status.is_client_error()
+            && !matches!(
+                status,
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::REQUEST_TIMEOUT
+                    | StatusCode::TOO_MANY_REQUESTS
+            )
+    })
 }

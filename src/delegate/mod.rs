@@ -2,6 +2,8 @@
 //!
 //! It keeps nothing: a task that it loses is handed out again when its lease has run out.
 
+mod back_off;
+mod call;
 mod dispatch;
 mod link;
 

@@ -5,9 +5,11 @@ mod auth;
 mod cli;
 mod config;
 mod control_plane;
+mod delegate;
 mod demo;
 mod gateway;
 mod layering;
+mod runner;
 #[allow(
     dead_code,
     unused_imports,

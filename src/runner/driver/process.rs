@@ -115,7 +115,13 @@ impl Process {
             return Ok(machine);
         }
         self.end(instance, input.take()).await?;
-        let (held, agent) = self.start(instance).await?;
+        let (held, agent) = match self.start(instance).await {
+            Ok(started) => started,
+            Err(error) => {
+                self.end(instance, None).await?;
+                return Err(error);
+            }
+        };
         let machine = agent.machine.clone();
         *input = Some(held);
         self.agents().insert(instance.clone(), agent);
@@ -143,7 +149,6 @@ impl Process {
         };
         let mut line = String::new();
         let mut output = BufReader::new(output).take(ADDRESS_MAX);
-        // An agent that fails or is silent is killed when `child` is dropped.
         let said = tokio::time::timeout(START_WITHIN, output.read_line(&mut line)).await;
         let (Ok(Ok(_)), Ok(agent)) = (said, line.trim().parse::<SocketAddr>()) else {
             return Err(self.silent(instance));
@@ -161,6 +166,7 @@ impl Process {
         Ok((input, Agent { machine, ended }))
     }
 
+    /// It is not killed when we let go of it: it ends when it sees the end of its input, and has things to end itself.
     fn command(&self, instance: &InstanceId) -> io::Result<Command> {
         let (folder, home) = (self.folder(instance), self.home(instance));
         let mut command = Command::new(&self.executable);
@@ -181,8 +187,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(private_file(&folder.join(LOG))?)
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         Ok(command)
     }
 

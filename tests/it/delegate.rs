@@ -1,0 +1,355 @@
+//! The delegate between a control plane and a runner that are played here, over real sockets. With the real ones it is tested in
+//! `demo`.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use cde_gateway::{
+    api::Secret,
+    delegate::{self, Settings},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const TOKEN: &str = "delegate-token-for-tests";
+const RUNNER_TOKEN: &str = "runner-token-for-tests";
+
+/// Control plane and runner in one server: what they were told, and what they are to answer.
+#[derive(Clone)]
+struct Fake {
+    /// What came, as `path body`, in order.
+    seen: watch::Sender<Vec<(String, Value)>>,
+    tasks: Arc<Mutex<VecDeque<Value>>>,
+    /// Answers to give before the usual ones, by the beginning of a path.
+    answers: Arc<Mutex<Vec<(&'static str, StatusCode)>>>,
+    /// A permit lets the runner finish one call.
+    runner_ends: Arc<Semaphore>,
+}
+
+impl Fake {
+    fn new() -> Self {
+        Self {
+            seen: watch::Sender::new(Vec::new()),
+            tasks: Arc::default(),
+            answers: Arc::default(),
+            runner_ends: Arc::new(Semaphore::new(1000)),
+        }
+    }
+
+    fn task(&self, id: &str) {
+        let task = json!({
+            "id": id, "attempt": 1, "lease": format!("lease-{id}"), "lease_seconds": 60, "kind": "vm.setup",
+            "payload": { "gitspace": "api-k3x9q2", "instance": "api-k3x9q2.aaaaaa" }
+        });
+        self.tasks.lock().unwrap().push_back(task);
+    }
+
+    fn answer(&self, path: &'static str, status: StatusCode) {
+        self.answers.lock().unwrap().push((path, status));
+    }
+
+    fn saw(&self, path: &str) -> Vec<Value> {
+        let seen = self.seen.borrow();
+        let of_path = seen.iter().filter(|(seen, _)| seen == path);
+        of_path.map(|(_, body)| body.clone()).collect()
+    }
+
+    /// Waits until a path was called so often; what it was told.
+    async fn wait(&self, path: &str, times: usize) -> Vec<Value> {
+        let mut seen = self.seen.subscribe();
+        let often = seen.wait_for(|seen| seen.iter().filter(|(at, _)| at == path).count() >= times);
+        let came = tokio::time::timeout(DEADLINE, often).await.is_ok();
+        assert!(
+            came,
+            "{path} was not called {times} times: {:?}",
+            self.seen.borrow()
+        );
+        self.saw(path)
+    }
+
+    async fn serve(&self, listener: TcpListener) -> JoinHandle<()> {
+        let router = Router::new()
+            .route(
+                "/v1/delegates",
+                post(|| async { Json(json!({ "id": "d1", "heartbeat_seconds": 1 })) }),
+            )
+            .route(
+                "/v1/delegates/{id}/heartbeat",
+                post(|| async { StatusCode::NO_CONTENT }),
+            )
+            .route("/v1/delegates/{id}/acquire", post(acquire))
+            .route("/v1/tasks/{id}/{what}", post(|| async { StatusCode::OK }))
+            .route(
+                "/pool_owner",
+                get(|| async {
+                    Json(json!({ "runner": "r1", "driver": "process", "host_bound": true }))
+                }),
+            )
+            .route("/{call}", post(run))
+            .layer(middleware::from_fn_with_state(self.clone(), record))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() })
+    }
+}
+
+/// Checks tokens, keeps what came, answers out of turn.
+async fn record(State(fake): State<Fake>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let token = if path.starts_with("/v1/") {
+        TOKEN
+    } else {
+        RUNNER_TOKEN
+    };
+    let given = request.headers().get(header::AUTHORIZATION);
+    if given.is_none_or(|given| given != &format!("Bearer {token}")) {
+        fake.seen
+            .send_modify(|seen| seen.push(("refused".into(), Value::Null)));
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let told = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let answer = {
+        let mut answers = fake.answers.lock().unwrap();
+        let turn = answers
+            .iter()
+            .position(|(start, _)| path.starts_with(start));
+        turn.map(|turn| answers.remove(turn).1)
+    };
+    fake.seen.send_modify(|seen| seen.push((path, told)));
+    match answer {
+        Some(status) => {
+            let title = "it was not to be";
+            (
+                status,
+                Json(json!({ "status": status.as_u16(), "title": title, "reason": "test" })),
+            )
+                .into_response()
+        }
+        None => next.run(Request::from_parts(parts, body.into())).await,
+    }
+}
+
+async fn acquire(State(fake): State<Fake>, Path(_): Path<String>) -> Response {
+    let task = fake.tasks.lock().unwrap().pop_front();
+    match task {
+        Some(task) => Json(task).into_response(),
+        None => {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+    }
+}
+
+async fn run(State(fake): State<Fake>) -> Json<Value> {
+    fake.runner_ends.acquire().await.unwrap().forget();
+    Json(json!({ "address": "127.0.0.1", "lines": ["Instance is up"] }))
+}
+
+struct Delegate {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), delegate::Error>>,
+}
+
+impl Delegate {
+    fn start(peer: SocketAddr, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            name: "test".into(),
+            url: format!("http://{peer}/"),
+            token: Secret::new(TOKEN),
+            runner: format!("http://{peer}"),
+            runner_token: Secret::new(RUNNER_TOKEN),
+            tags: vec!["eu".into()],
+            capacity: NonZeroU32::new(2).unwrap(),
+        };
+        change(&mut settings);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(delegate::serve(settings, stop.clone()));
+        Self { stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(DEADLINE, self.task).await;
+        ended.expect("the delegate stops").unwrap().unwrap();
+    }
+}
+
+/// Both peers, and a delegate that works.
+async fn start(change: impl FnOnce(&mut Settings)) -> (Fake, Delegate) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let fake = Fake::new();
+    fake.serve(listener).await;
+    (fake, Delegate::start(address, change))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_goes_to_the_runner_and_its_lines_and_result_come_back() {
+    let (fake, delegate) = start(|_| {}).await;
+    fake.task("t1");
+    let result = fake.wait("/v1/tasks/t1/result", 1).await;
+    let expected = json!({ "lease": "lease-t1", "outcome": "done", "address": "127.0.0.1" });
+    assert_eq!(result, [expected]);
+    let register = json!({ "name": "test", "tags": ["eu"], "capacity": 2, "runner": "r1" });
+    assert_eq!(fake.saw("/v1/delegates"), [register]);
+    let asked = json!({ "gitspace": "api-k3x9q2", "instance": "api-k3x9q2.aaaaaa" });
+    assert_eq!(fake.saw("/setup"), [asked]);
+    assert_eq!(
+        fake.saw("/v1/tasks/t1/progress")[0]["lines"],
+        json!(["Instance is up"])
+    );
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_runner_refuses_fails_with_its_sentence() {
+    let (fake, delegate) = start(|_| {}).await;
+    fake.answer("/setup", StatusCode::UNPROCESSABLE_ENTITY);
+    fake.task("t1");
+    let result = fake.wait("/v1/tasks/t1/result", 1).await;
+    let expected =
+        json!({ "lease": "lease-t1", "outcome": "failed", "message": "it was not to be" });
+    assert_eq!(result, [expected]);
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_name_the_tasks_under_way() {
+    let (fake, delegate) = start(|_| {}).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.task("t1");
+    fake.wait("/setup", 1).await;
+    let before = fake.saw("/v1/delegates/d1/heartbeat").len();
+    let beats = fake.wait("/v1/delegates/d1/heartbeat", before + 1).await;
+    assert_eq!(beats[before], json!({ "tasks": ["t1"] }));
+    drop(held);
+    fake.wait("/v1/tasks/t1/result", 1).await;
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_sent_until_it_is_taken() {
+    let (fake, delegate) = start(|_| {}).await;
+    for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED] {
+        fake.answer("/v1/tasks/t1/result", status);
+    }
+    fake.task("t1");
+    let results = fake.wait("/v1/tasks/t1/result", 3).await;
+    assert!(results.iter().all(|result| *result == results[0]));
+    delegate.stop().await;
+    assert_eq!(fake.saw("/v1/tasks/t1/result").len(), 3);
+    assert_eq!(fake.saw("/setup").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nobody_wants_is_dropped() {
+    let (fake, delegate) = start(|settings| settings.capacity = NonZeroU32::MIN).await;
+    fake.answer("/v1/tasks/t1/result", StatusCode::CONFLICT);
+    fake.answer("/v1/tasks/t2/result", StatusCode::BAD_REQUEST);
+    for id in ["t1", "t2", "t3"] {
+        fake.task(id);
+    }
+    // The only slot is free again after each.
+    fake.wait("/v1/tasks/t3/result", 1).await;
+    assert_eq!(fake.saw("/v1/tasks/t1/result").len(), 1);
+    assert_eq!(fake.saw("/v1/tasks/t2/result").len(), 1);
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_was_taken_back_is_let_go_of() {
+    let (fake, delegate) = start(|settings| settings.capacity = NonZeroU32::MIN).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.answer("/v1/tasks/t1/progress", StatusCode::CONFLICT);
+    fake.answer("/v1/tasks/t1/result", StatusCode::CONFLICT);
+    fake.task("t1");
+    fake.task("t2");
+    // The runner is at the first one still.
+    fake.wait("/setup", 2).await;
+    assert_eq!(fake.saw("/v1/tasks/t1/result")[0]["outcome"], "failed");
+    drop(held);
+    fake.wait("/v1/tasks/t2/result", 1).await;
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_tasks_are_taken_than_there_are_slots() {
+    let (fake, delegate) = start(|settings| settings.capacity = NonZeroU32::MIN).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.task("t1");
+    fake.task("t2");
+    fake.wait("/setup", 1).await;
+    let before = fake.saw("/v1/delegates/d1/heartbeat").len();
+    fake.wait("/v1/delegates/d1/heartbeat", before + 2).await;
+    assert_eq!(fake.tasks.lock().unwrap().len(), 1);
+    drop(held);
+    fake.wait("/v1/tasks/t2/result", 1).await;
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_that_forgot_or_went_away_is_registered_with_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Away when the delegate starts.
+    drop(listener);
+    let delegate = Delegate::start(address, |_| {});
+    let fake = Fake::new();
+    let server = fake.serve(TcpListener::bind(address).await.unwrap()).await;
+    fake.wait("/v1/delegates", 1).await;
+    // It forgot.
+    fake.answer("/v1/delegates/d1/acquire", StatusCode::NOT_FOUND);
+    fake.wait("/v1/delegates", 2).await;
+    // Away while the delegate works, and back.
+    server.abort();
+    let _ = server.await;
+    let server = fake.serve(TcpListener::bind(address).await.unwrap()).await;
+    fake.answer("/v1/delegates/d1/heartbeat", StatusCode::NOT_FOUND);
+    fake.wait("/v1/delegates", 3).await;
+    fake.task("t1");
+    fake.wait("/v1/tasks/t1/result", 1).await;
+    delegate.stop().await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_is_tried_again_with_pauses() {
+    let (fake, delegate) = start(|settings| settings.token = Secret::new("wrong")).await;
+    fake.wait("refused", 2).await;
+    assert_eq!(fake.saw("/v1/delegates").len(), 0);
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_no_new_task_and_waits_for_those_under_way() {
+    let (fake, delegate) = start(|settings| settings.capacity = NonZeroU32::MIN).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.task("t1");
+    fake.wait("/setup", 1).await;
+    delegate.stop.cancel();
+    fake.task("t2");
+    drop(held);
+    delegate.stop().await;
+    assert_eq!(fake.saw("/v1/tasks/t1/result").len(), 1);
+    assert_eq!(fake.saw("/v1/tasks/t2/result").len(), 0);
+}
