@@ -9,6 +9,7 @@ mod gitspace;
 mod output;
 mod run;
 mod signals;
+mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -48,6 +49,8 @@ enum Command {
     Demo(demo::Args),
     /// Make and use gitspaces
     Gitspace(gitspace::Args),
+    /// Make and read access tokens
+    Token(token::Args),
     /// Serve inside an instance; a runner starts it
     #[command(hide = true)]
     Agent(agent::Args),
@@ -67,7 +70,9 @@ impl Arguments {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Run(_) | Command::Agent(_) => "info",
-            Command::Check(_) | Command::Demo(_) | Command::Gitspace(_) => "warn",
+            Command::Check(_) | Command::Demo(_) | Command::Gitspace(_) | Command::Token(_) => {
+                "warn"
+            }
         }
     }
 
@@ -79,6 +84,7 @@ impl Arguments {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Gitspace(arguments) => gitspace::run(arguments).await,
             Command::Agent(arguments) => agent::run(arguments).await.map_err(Failure::system),
+            Command::Token(arguments) => token::run(arguments),
         }
     }
 }
