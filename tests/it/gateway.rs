@@ -3,6 +3,7 @@
 //! Not here: single steps through their own interfaces (`auth`), more than one role, browsers.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod access;
 mod headers;
 mod hosts;
 mod proxy;
