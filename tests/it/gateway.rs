@@ -4,9 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod access;
+mod account;
+mod feed;
 mod headers;
 mod hosts;
+mod moved;
 mod proxy;
 mod start;
+mod tickets;
 mod tokens;
 mod upstreams;
+mod websocket;
