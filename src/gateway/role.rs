@@ -160,6 +160,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .control_plane
         .as_ref()
         .map(|link| Link::new(client, &link.url, link.token.clone()));
+    let drain = Drain::default();
     let gateway = Arc::new(Gateway {
         auth,
         routes,
@@ -177,8 +178,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
             background: tokio::runtime::Handle::current(),
         },
         feed: feed::Lease::new(fail_mode),
-        sink: Sink::new(metrics, log),
-        drain: Drain::default(),
+        sink: Sink::new(metrics, log, drain.clone()),
+        drain,
         request_ids: RequestIds::new(),
         domains,
     });

@@ -11,6 +11,7 @@ mod hosts;
 mod moved;
 mod proxy;
 mod start;
+mod stop;
 mod tickets;
 mod tokens;
 mod upstreams;
