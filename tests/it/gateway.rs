@@ -5,9 +5,11 @@
 
 mod access;
 mod account;
+mod deadlines;
 mod feed;
 mod headers;
 mod hosts;
+mod limits;
 mod moved;
 mod proxy;
 mod start;
