@@ -5,6 +5,7 @@
 
 mod access;
 mod account;
+mod admin;
 mod deadlines;
 mod feed;
 mod headers;
