@@ -58,6 +58,10 @@ impl Issuer {
     }
 
     /// With other or further claims.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write json!(…) in place"
+    )]
     pub(crate) fn token_with(&self, subject: &str, more: Value) -> String {
         let claims = self.claims(subject, &more);
         let mut header = Header::new(Algorithm::ES256);
