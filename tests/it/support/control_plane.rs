@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -30,8 +31,6 @@ pub(crate) struct Asked {
 #[derive(Default)]
 struct Told {
     next: Vec<String>,
-    snapshot: Option<(u64, String)>,
-    deltas: Vec<(u64, String)>,
     asked: Vec<Asked>,
     redeemed: Vec<String>,
 }
@@ -83,25 +82,20 @@ impl ControlPlane {
     pub(crate) fn tell(&self, text: String) {
         self.shared.told.lock().unwrap().next.push(text);
         self.shared.changed.notify_waiters();
+        self.shared.changed.notify_one();
     }
 
-    /// Answers every gateway that has not come so far with a snapshot.
+    /// Answers the next poll with a snapshot.
     pub(crate) fn snapshot(&self, revision: u64, lease: u64, routes: &[Value]) {
-        let text = self.feed("snapshot", revision, lease, routes, &[]);
-        self.shared.told.lock().unwrap().snapshot = Some((revision, text));
-        self.shared.changed.notify_waiters();
+        self.tell(self.feed("snapshot", revision, lease, routes, &[]));
     }
 
-    /// Answers every gateway that has come so far as to need it with what changed.
+    /// Answers the next poll with what changed.
     pub(crate) fn delta(&self, revision: u64, routes: &[Value], removed: &[Value]) {
-        let text = self.feed("delta", revision, 60, routes, removed);
-        let mut told = self.shared.told.lock().unwrap();
-        told.deltas.push((revision, text));
-        self.shared.changed.notify_waiters();
+        self.tell(self.feed("delta", revision, 60, routes, removed));
     }
 
-    /// An answer in the wire's form.
-    pub(crate) fn feed(
+    fn feed(
         &self,
         kind: &str,
         revision: u64,
@@ -153,28 +147,16 @@ async fn feed(
     {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    shared.told.lock().unwrap().asked.push(asked.clone());
+    shared.told.lock().unwrap().asked.push(asked);
     loop {
-        let mut changed = std::pin::pin!(shared.changed.notified());
-        // What is told from here on wakes it.
-        changed.as_mut().enable();
-        if let Some(text) = shared.told.lock().unwrap().answer(&asked) {
-            return text.into_response();
+        let changed = shared.changed.notified();
+        {
+            let mut told = shared.told.lock().unwrap();
+            if !told.next.is_empty() {
+                return told.next.remove(0).into_response();
+            }
         }
-        changed.await;
-    }
-}
-
-impl Told {
-    fn answer(&mut self, asked: &Asked) -> Option<String> {
-        if !self.next.is_empty() {
-            return Some(self.next.remove(0));
-        }
-        let deltas = self.deltas.iter().filter(|_| !asked.epoch.is_empty());
-        let (_, text) = deltas
-            .chain(&self.snapshot)
-            .find(|(revision, _)| asked.epoch.is_empty() || *revision > asked.after)?;
-        Some(text.clone())
+        let _ = tokio::time::timeout(Duration::from_millis(200), changed).await;
     }
 }
 

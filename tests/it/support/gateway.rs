@@ -101,9 +101,8 @@ impl Setup {
         self
     }
 
-    /// Following a control plane, whose principals have no prefix: the issuer's get one.
+    /// Following a control plane.
     pub(crate) fn following(mut self, plane: &ControlPlane, fail_mode: config::FailMode) -> Self {
-        self.settings.config.issuer[0].prefix = "configured:".into();
         self.settings.control_plane = Some(gateway::ControlPlane {
             url: plane.url(),
             token: Secret::new(super::control_plane::TOKEN),
