@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Gateway, Worker,
-    connection::{self, Peer},
+    connection::{self, Counted, Peer},
     forward::Pool,
     tls::Tls,
 };
@@ -209,14 +209,11 @@ fn admit(
         secure: listen.protocol == ListenProtocol::Https,
         redirect: listen.redirect_to_https,
         names: None,
+        counted: Counted::new(permit, &gateway.sink),
     };
-    gateway.drain.spawn(connection::serve(
-        Arc::clone(worker),
-        stream,
-        peer,
-        tls,
-        permit,
-    ));
+    gateway
+        .drain
+        .spawn(connection::serve(Arc::clone(worker), stream, peer, tls));
 }
 
 /// Errors of the connection that was to be accepted, not of the listener.

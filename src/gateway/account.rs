@@ -25,7 +25,10 @@ use crate::{
     telemetry::Chain,
 };
 
-use super::rejection::{Fault, Rejection};
+use super::{
+    drain::Drain,
+    rejection::{Fault, Rejection},
+};
 
 /// The step that a request has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -119,14 +122,16 @@ pub(crate) struct Record {
 pub(crate) struct Sink {
     pub(crate) metrics: metrics::Metrics,
     pub(crate) log: log::AccessLog,
+    drain: Drain,
     activity: DashMap<GitspaceId, i64>,
 }
 
 impl Sink {
-    pub(crate) fn new(metrics: metrics::Metrics, log: log::AccessLog) -> Arc<Self> {
+    pub(crate) fn new(metrics: metrics::Metrics, log: log::AccessLog, drain: Drain) -> Arc<Self> {
         Arc::new(Self {
             metrics,
             log,
+            drain,
             activity: DashMap::new(),
         })
     }
@@ -308,9 +313,14 @@ impl Account {
 }
 
 impl Drop for Account {
-    /// Dropped in the middle: hyper lets go of a request when its client has gone.
+    /// Dropped in the middle: hyper lets go of a request when its client has gone, and we do when a stop has waited long enough.
     fn drop(&mut self) {
-        self.finish(End::ClientGone.reason(), End::ClientGone.ended_by(), None);
+        let end = if self.sink.drain.is_over() {
+            End::Drained
+        } else {
+            End::ClientGone
+        };
+        self.finish(end.reason(), end.ended_by(), None);
     }
 }
 

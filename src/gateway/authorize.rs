@@ -122,10 +122,7 @@ fn check_origin(
     if endpoint.cors.iter().any(|allowed| **allowed == *origin) {
         return Ok(());
     }
-    let host = origin
-        .split_once("://")
-        .map_or("", |(_, authority)| authority);
-    let host = host.split(':').next().unwrap_or("");
+    let host = super::http::origin_host(origin).ok_or(Rejection::OriginRefused)?;
     let own = host == &*head.host
         || matches!(super::http::destination(host, domains), Destination::Gitspace(gitspace, _) if gitspace == entry.gitspace);
     own.then_some(()).ok_or(Rejection::OriginRefused)

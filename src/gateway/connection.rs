@@ -2,7 +2,7 @@
 //!
 //! Second step of the path and the frame of the third. From accept to the first complete head there is one deadline, handshake
 //! included; later a connection without a request under way may rest for `keep_alive`. The deadline is moved lazily: a request
-//! costs two atomic writes, no timer.
+//! costs two atomic writes, no timer. A client that takes nothing of its answers for `body_idle` is let go.
 //!
 //! Not here: what happens to a request (`Worker::serve`).
 
@@ -30,8 +30,11 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::config::Timeouts;
+
 use super::{
     Worker,
+    account::Sink,
     forward::Body,
     limit::ConnectionPermit,
     tls::{Names, Tls},
@@ -52,6 +55,8 @@ pub(crate) struct Peer {
     pub(crate) redirect: bool,
     /// The names of the certificate served, if any.
     pub(crate) names: Option<Arc<Names>>,
+    /// Its connection's place among those that are counted.
+    pub(crate) counted: Arc<Counted>,
 }
 
 /// Serves a connection until it ends.
@@ -60,32 +65,52 @@ pub(crate) async fn serve(
     stream: TcpStream,
     mut peer: Peer,
     tls: Option<Arc<Tls>>,
-    permit: ConnectionPermit,
 ) {
-    let timeouts = &worker.gateway.timeouts;
-    let pace = Arc::new(Pace::new(timeouts.head, timeouts.keep_alive));
-    let metrics = &worker.gateway.sink.metrics;
-    metrics.connections.inc();
+    let pace = Arc::new(Pace::new(&worker.gateway.timeouts));
     let _ = stream.set_nodelay(true);
-    let (io, h2) = match tls {
-        None => (ClientIo::Plain(stream), false),
+    let (stream, h2) = match tls {
+        None => (ClientStream::Plain(stream), false),
         Some(tls) => {
             // Boxed: a task keeps the size of its largest state for ever.
             let handshake = Box::pin(tls.acceptor().accept(stream));
             let Ok(Ok(stream)) = tokio::time::timeout_at(pace.deadline(), handshake).await else {
-                metrics.failed_handshakes.inc();
-                metrics.connections.dec();
+                worker.gateway.sink.metrics.failed_handshakes.inc();
                 return;
             };
             let session = stream.get_ref().1;
             peer.names = Some(tls.names(session.server_name()));
             let h2 = session.alpn_protocol() == Some(b"h2");
-            (ClientIo::Tls(Box::new(stream)), h2)
+            (ClientStream::Tls(Box::new(stream)), h2)
         }
     };
-    http(Arc::clone(&worker), io, h2, Arc::new(peer), pace).await;
-    worker.gateway.sink.metrics.connections.dec();
-    drop(permit);
+    let io = ClientIo {
+        stream,
+        pace: Arc::clone(&pace),
+    };
+    http(worker, io, h2, Arc::new(peer), pace).await;
+}
+
+/// A connection is counted for as long as this lives. An upgrade takes it along.
+pub(crate) struct Counted {
+    _permit: ConnectionPermit,
+    sink: Arc<Sink>,
+}
+
+impl Counted {
+    /// Counts a connection that has its permit.
+    pub(crate) fn new(permit: ConnectionPermit, sink: &Arc<Sink>) -> Arc<Self> {
+        sink.metrics.connections.inc();
+        Arc::new(Self {
+            _permit: permit,
+            sink: Arc::clone(sink),
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.sink.metrics.connections.dec();
+    }
 }
 
 /// Runs hyper's connection, boxed so that the task around it stays small.
@@ -157,26 +182,38 @@ pub(crate) struct HeadLimits {
     pub(crate) fields: usize,
 }
 
-/// The deadline of a connection without a request under way.
+/// Not blocked.
+const FLOWING: u64 = u64::MAX;
+
+/// The deadlines of a connection: at rest, and while its client takes nothing.
 struct Pace {
     start: Instant,
     deadline_micros: AtomicU64,
     active: AtomicU32,
     keep_alive: Duration,
+    /// Since when the client has taken nothing, or `FLOWING`.
+    blocked_micros: AtomicU64,
+    body_idle: Option<Duration>,
 }
 
 impl Pace {
-    fn new(head: Duration, keep_alive: Duration) -> Self {
+    fn new(timeouts: &Timeouts) -> Self {
         Self {
             start: Instant::now(),
-            deadline_micros: AtomicU64::new(head.as_micros() as u64),
+            deadline_micros: AtomicU64::new(timeouts.head.as_micros() as u64),
             active: AtomicU32::new(0),
-            keep_alive,
+            keep_alive: timeouts.keep_alive,
+            blocked_micros: AtomicU64::new(FLOWING),
+            body_idle: timeouts.body_idle.duration(),
         }
     }
 
+    fn at(&self, micros: u64) -> Instant {
+        self.start + Duration::from_micros(micros)
+    }
+
     fn deadline(&self) -> Instant {
-        self.start + Duration::from_micros(self.deadline_micros.load(Ordering::Relaxed))
+        self.at(self.deadline_micros.load(Ordering::Relaxed))
     }
 
     fn begin(pace: &Arc<Self>) -> InFlight {
@@ -184,16 +221,43 @@ impl Pace {
         InFlight(Arc::clone(pace))
     }
 
-    /// Resolves when the connection has rested too long.
+    /// Notes whether the client took what was written.
+    fn written(&self, blocked: bool) {
+        let since = self.blocked_micros.load(Ordering::Relaxed);
+        if blocked && since == FLOWING {
+            let now = self.start.elapsed().as_micros() as u64;
+            self.blocked_micros.store(now, Ordering::Relaxed);
+        } else if !blocked && since != FLOWING {
+            self.blocked_micros.store(FLOWING, Ordering::Relaxed);
+        }
+    }
+
+    /// When a client that takes nothing is let go; never too early for one that does not take from now on.
+    fn patience(&self) -> Option<Instant> {
+        let idle = self.body_idle?;
+        match self.blocked_micros.load(Ordering::Relaxed) {
+            FLOWING => Some(Instant::now() + idle),
+            since => Some(self.at(since) + idle),
+        }
+    }
+
+    /// Resolves when the connection has rested too long, or its client has taken nothing for too long.
     async fn expired(&self) {
         let mut next = self.deadline();
         loop {
             tokio::time::sleep_until(next).await;
+            let patience = self.patience();
             next = self.deadline();
             if self.active.load(Ordering::Relaxed) > 0 {
                 next = Instant::now() + self.keep_alive;
             } else if next <= Instant::now() {
                 return;
+            }
+            if let Some(patience) = patience {
+                if patience <= Instant::now() {
+                    return;
+                }
+                next = next.min(patience);
             }
         }
     }
@@ -239,7 +303,12 @@ impl http_body::Body for Tracked {
 }
 
 /// A client's byte stream.
-pub(crate) enum ClientIo {
+pub(crate) struct ClientIo {
+    stream: ClientStream,
+    pace: Arc<Pace>,
+}
+
+enum ClientStream {
     /// In the clear.
     Plain(TcpStream),
     /// Over TLS.
@@ -252,9 +321,9 @@ impl AsyncRead for ClientIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        match &mut self.get_mut().stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -265,23 +334,29 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        this.pace.written(written.is_pending());
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        let this = self.get_mut();
+        let flushed = match &mut this.stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        };
+        this.pace.written(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -37,6 +37,11 @@ impl Drain {
         self.over.cancelled().await;
     }
 
+    /// Whether the drain deadline has passed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     /// Resolves when nothing is left to wait for.
     pub(crate) async fn finished(&self) {
         self.finished.cancelled().await;

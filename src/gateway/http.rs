@@ -163,6 +163,12 @@ fn label(label: &str) -> Option<(GitspaceId, Port)> {
     Some((label.parse().ok()?, Port::Ide))
 }
 
+/// The host of an `Origin` (RFC 6454 §7): scheme, host and perhaps a port, nothing else.
+pub(crate) fn origin_host(origin: &str) -> Option<&str> {
+    let (_, authority) = origin.split_once("://")?;
+    split_authority(authority).ok().map(|(host, _)| host)
+}
+
 /// Whether `Connection` nominates `upgrade` and there is an `Upgrade` (HTTP/1.1 only).
 fn asks_for_upgrade<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11

@@ -245,6 +245,7 @@ impl Worker {
             forwarding: &forwarding,
             timeouts: &gateway.timeouts,
             drain: &gateway.drain,
+            connection: &peer.counted,
         };
         let request = Request::from_parts(parts, body);
         forward(&self.pool, request, exchange, permit, account)

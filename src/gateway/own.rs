@@ -162,10 +162,7 @@ impl Gateway {
                     .headers
                     .get(header::ORIGIN)
                     .and_then(|origin| origin.to_str().ok());
-                let own = origin
-                    .and_then(|origin| origin.split_once("://"))
-                    .is_some_and(|(_, authority)| authority.split(':').next() == Some(&*head.host));
-                if !own {
+                if origin.and_then(super::http::origin_host) != Some(&*head.host) {
                     return Err(Rejection::OriginRefused);
                 }
                 let mut response = status(StatusCode::NO_CONTENT);

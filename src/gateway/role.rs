@@ -32,7 +32,7 @@ use super::{
     tls::{Development, Tls, TlsError},
 };
 use crate::{
-    api::Secret,
+    api::{Secret, route::Route},
     config::{self, FailMode, ListenProtocol, RouteEntry},
 };
 
@@ -146,7 +146,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
     let (tls, authority) = tls(&settings, &domains)?;
     let auth = Authenticator::new(config, &settings.state_dir)?;
     let routes = Arc::new(Table::new(config.upstreams.allow.clone()));
-    static_routes(&routes, config, &settings.routes)?;
+    StaticRoutes::read(config, &settings.routes)?.take(&routes)?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let path = config.access_log.path.clone();
@@ -160,6 +160,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .control_plane
         .as_ref()
         .map(|link| Link::new(client, &link.url, link.token.clone()));
+    let drain = Drain::default();
     let gateway = Arc::new(Gateway {
         auth,
         routes,
@@ -177,8 +178,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
             background: tokio::runtime::Handle::current(),
         },
         feed: feed::Lease::new(fail_mode),
-        sink: Sink::new(metrics, log),
-        drain: Drain::default(),
+        sink: Sink::new(metrics, log, drain.clone()),
+        drain,
         request_ids: RequestIds::new(),
         domains,
     });
@@ -225,24 +226,29 @@ fn tls(settings: &Settings, domains: &[Box<str>]) -> Result<(Option<Tls>, Option
     ))
 }
 
-fn static_routes(
-    table: &Table,
-    config: &config::Gateway,
-    entries: &[RouteEntry],
-) -> Result<(), Error> {
-    let configured = entries
-        .iter()
-        .map(file::route)
-        .collect::<Result<Vec<_>, _>>()?;
-    let from_file = config
-        .routes_file
-        .as_deref()
-        .map(file::read)
-        .transpose()?
-        .unwrap_or_default();
-    table.replace(Source::Config, &configured)?;
-    table.replace(Source::File, &from_file)?;
-    Ok(())
+/// Static routes, read and not yet taken.
+struct StaticRoutes {
+    configured: Vec<Route>,
+    from_file: Vec<Route>,
+}
+
+impl StaticRoutes {
+    fn read(config: &config::Gateway, entries: &[RouteEntry]) -> Result<Self, FileError> {
+        Ok(Self {
+            configured: entries.iter().map(file::route).collect::<Result<_, _>>()?,
+            from_file: config
+                .routes_file
+                .as_deref()
+                .map(file::read)
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+
+    fn take(&self, table: &Table) -> Result<(), RouteError> {
+        table.replace(Source::Config, &self.configured)?;
+        table.replace(Source::File, &self.from_file)
+    }
 }
 
 fn bind_admin(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
@@ -329,16 +335,17 @@ impl Handle {
     /// of its kind; all other keys are read at start only.
     pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
         let gateway = &self.0;
+        let routes = StaticRoutes::read(&settings.config, &settings.routes)?;
+        super::tls::check(&settings.config)?;
+        gateway.auth.reload(&settings.config)?;
         if let Some(tls) = gateway
             .tls
             .as_ref()
             .filter(|_| !settings.config.certificate.is_empty())
         {
-            super::tls::check(&settings.config)?;
             tls.reload(&settings.config.certificate)?;
         }
-        gateway.auth.reload(&settings.config)?;
-        static_routes(&gateway.routes, &settings.config, &settings.routes)?;
+        routes.take(&gateway.routes)?;
         tracing::info!(
             routes = gateway.routes.len(),
             "reloaded certificates, issuers and static routes"

@@ -107,8 +107,8 @@ pub async fn serve(
                 "the process driver isolates nothing and limits neither disk nor processes: what runs in a gitspace can do what this program can"
             );
             let instances = settings.instances;
-            let driver = Process::new(instances.clone(), settings.executable)
-                .map_err(prepare(&instances))?;
+            let driver =
+                Process::new(&instances, settings.executable).map_err(prepare(&instances))?;
             let service = Service::new(Instances::new(driver, agents), settings.token, runner);
             run(listener, service, stop).await
         }

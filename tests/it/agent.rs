@@ -1,6 +1,8 @@
 //! The agent over its API: repository, IDE, devcontainer.json. git and shells are real; code-server is played by scripts here and
 //! real in tests/browser.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,

@@ -1,6 +1,8 @@
 //! The delegate between a control plane and a runner that are played here, over real sockets. With the real ones it is tested in
 //! `demo`.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,

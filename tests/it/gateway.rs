@@ -3,8 +3,19 @@
 //! Not here: single steps through their own interfaces (`auth`), more than one role, browsers.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod access;
+mod account;
+mod admin;
+mod deadlines;
+mod feed;
+mod headers;
 mod hosts;
+mod limits;
+mod moved;
 mod proxy;
 mod start;
+mod stop;
+mod tickets;
 mod tokens;
 mod upstreams;
+mod websocket;

@@ -1,5 +1,7 @@
 //! The runner with the process driver: real agents, real git, real processes. What the agent does is tested in `agent`.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},

@@ -1,5 +1,7 @@
 //! The built-in terminal over a real WebSocket and a real shell. Not here: the page (tests/browser).
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cde_gateway::agent::terminal::{self, Settings};

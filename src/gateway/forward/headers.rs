@@ -244,7 +244,9 @@ fn strip_claims(headers: &mut HeaderMap, names: &Names) {
 }
 
 fn is_claim(name: &str, names: &Names) -> bool {
-    // CGI and WSGI cannot tell `_` from `-`.
+    if spelled_like(name, names.user.as_str()) || spelled_like(name, names.gitspace.as_str()) {
+        return true;
+    }
     let spelled;
     let name = if name.contains('_') {
         spelled = name.replace('_', "-");
@@ -268,14 +270,18 @@ fn is_claim(name: &str, names: &Names) -> bool {
                         | "x-original-host"
                         | "x-host"
                 )
-                || name == names.user.as_str()
-                || name == names.gitspace.as_str()
         }
         Some(b'f') => matches!(name, "forwarded" | "forwarded-for" | "fastly-client-ip"),
         Some(b't') => name == "true-client-ip",
         Some(b'c') => matches!(name, "cf-connecting-ip" | "client-ip"),
-        _ => name == names.user.as_str() || name == names.gitspace.as_str(),
+        _ => false,
     }
+}
+
+/// Whether CGI and WSGI, which cannot tell `_` from `-`, take one name for the other.
+fn spelled_like(name: &str, ours: &str) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == ours.len() && name.bytes().map(dash).eq(ours.bytes().map(dash))
 }
 
 /// Makes an upstream's head a client's. An app can neither set nor clear our cookie.
@@ -288,14 +294,15 @@ pub(super) fn to_client(headers: &mut HeaderMap, _names: &Names) {
     headers.append(header::VIA, VIA);
 }
 
+/// Also the ones without a name, which some browsers send back as if their value were a cookie (RFC 6265bis §5.6).
 fn strip_our_cookies(headers: &mut HeaderMap) {
     let ours = |value: &HeaderValue| {
-        let name = value
-            .as_bytes()
-            .split(|byte| *byte == b'=')
-            .next()
+        let cookie = value.as_bytes().split(|byte| *byte == b';').next();
+        let mut parts = cookie
             .unwrap_or_default()
-            .trim_ascii();
+            .split(|byte| *byte == b'=')
+            .map(<[u8]>::trim_ascii);
+        let name = parts.find(|part| !part.is_empty()).unwrap_or_default();
         name.eq_ignore_ascii_case(super::super::auth::SESSION_COOKIE.as_bytes())
     };
     if headers.get_all(header::SET_COOKIE).iter().any(ours) {

@@ -43,6 +43,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) forwarding: &'a Forwarding<'a>,
     pub(crate) timeouts: &'a Timeouts,
     pub(crate) drain: &'a super::Drain,
+    pub(crate) connection: &'a Arc<super::connection::Counted>,
 }
 
 /// Sends the request and gives its answer. The account and permit travel with the answer's body or stream.
@@ -93,14 +94,7 @@ pub(crate) async fn forward(
             ));
         };
         headers::to_client(&mut response.headers, exchange.forwarding.names);
-        upgrade::switch(
-            &mut response,
-            client,
-            &asked,
-            carried,
-            exchange.timeouts,
-            exchange.drain,
-        );
+        upgrade::switch(&mut response, client, &asked, carried, &exchange);
         return Ok(Response::from_parts(response, Body::empty()));
     }
     headers::to_client(&mut response.headers, exchange.forwarding.names);

@@ -89,9 +89,11 @@ impl Pool {
         let fence = target.fenced().clone();
         tokio::spawn(async move {
             tokio::select! {
+                // The fence first: not one more byte for a target that is gone, whoever has its address now.
+                biased;
+                () = fence.cancelled() => {}
                 // The requests on it tell what went wrong.
                 _ = connection.with_upgrades() => {}
-                () = fence.cancelled() => {}
             }
         });
         self.sink.metrics.upstream_connections.inc();

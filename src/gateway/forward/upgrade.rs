@@ -3,20 +3,19 @@
 //! After a 101 from the upstream the client gets it too, and a small task of its own relays bytes; the connections' hyper tasks
 //! end. Frames are not parsed, so every extension keeps working.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, header, request::Parts, response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carried, connect::UpstreamIo};
-use crate::{
-    config::Timeouts,
-    gateway::{
-        Drain,
-        account::{End, Step},
-        connection::ClientIo,
-        relay::{self, Relay},
-    },
+use super::{Carried, Exchange, connect::UpstreamIo};
+use crate::gateway::{
+    Drain,
+    account::{End, Step},
+    connection::ClientIo,
+    relay::{self, Relay},
 };
 
 /// The protocols that the client offers, if it can be upgraded.
@@ -38,8 +37,7 @@ pub(super) fn switch(
     client: OnUpgrade,
     asked: &HeaderValue,
     mut carried: Carried,
-    timeouts: &Timeouts,
-    drain: &Drain,
+    exchange: &Exchange<'_>,
 ) {
     ask(&mut response.headers, asked);
     carried.account.answered(response.status);
@@ -48,15 +46,18 @@ pub(super) fn switch(
         return carried.account.close(End::GitspaceBroke);
     };
     let limits = relay::Limits {
-        idle: timeouts.tunnel_idle.duration(),
-        lifetime: timeouts.tunnel_lifetime.duration(),
+        idle: exchange.timeouts.tunnel_idle.duration(),
+        lifetime: exchange.timeouts.tunnel_lifetime.duration(),
     };
-    let drain = drain.clone();
+    let drain = exchange.drain.clone();
+    let connection = Arc::clone(exchange.connection);
     drain.clone().spawn(async move {
         match streams(client, upstream).await {
             Ok((client, upstream)) => tunnel(client, upstream, limits, carried, &drain).await,
             Err(end) => carried.account.close(end),
         }
+        // The stream was that connection: until here it counts.
+        drop(connection);
     });
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -68,8 +68,8 @@ struct Agent {
 
 impl Process {
     /// Keeps instances below `instances`; `executable` is this program, which is also the agent.
-    pub fn new(instances: PathBuf, executable: PathBuf) -> io::Result<Self> {
-        private_folder(&instances)?;
+    pub fn new(instances: &Path, executable: PathBuf) -> io::Result<Self> {
+        private_folder(instances)?;
         Ok(Self {
             // The whole path is the mark of processes: it must not mean another folder to another runner.
             instances: instances.canonicalize()?,

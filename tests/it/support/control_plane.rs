@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{
@@ -31,6 +30,8 @@ pub(crate) struct Asked {
 #[derive(Default)]
 struct Told {
     next: Vec<String>,
+    snapshot: Option<(u64, String)>,
+    deltas: Vec<(u64, String)>,
     asked: Vec<Asked>,
     redeemed: Vec<String>,
 }
@@ -82,20 +83,25 @@ impl ControlPlane {
     pub(crate) fn tell(&self, text: String) {
         self.shared.told.lock().unwrap().next.push(text);
         self.shared.changed.notify_waiters();
-        self.shared.changed.notify_one();
     }
 
-    /// Answers the next poll with a snapshot.
+    /// Answers every gateway that has not come so far with a snapshot.
     pub(crate) fn snapshot(&self, revision: u64, lease: u64, routes: &[Value]) {
-        self.tell(self.feed("snapshot", revision, lease, routes, &[]));
+        let text = self.feed("snapshot", revision, lease, routes, &[]);
+        self.shared.told.lock().unwrap().snapshot = Some((revision, text));
+        self.shared.changed.notify_waiters();
     }
 
-    /// Answers the next poll with what changed.
+    /// Answers every gateway that has come so far as to need it with what changed.
     pub(crate) fn delta(&self, revision: u64, routes: &[Value], removed: &[Value]) {
-        self.tell(self.feed("delta", revision, 60, routes, removed));
+        let text = self.feed("delta", revision, 60, routes, removed);
+        let mut told = self.shared.told.lock().unwrap();
+        told.deltas.push((revision, text));
+        self.shared.changed.notify_waiters();
     }
 
-    fn feed(
+    /// An answer in the wire's form.
+    pub(crate) fn feed(
         &self,
         kind: &str,
         revision: u64,
@@ -147,16 +153,28 @@ async fn feed(
     {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    shared.told.lock().unwrap().asked.push(asked);
+    shared.told.lock().unwrap().asked.push(asked.clone());
     loop {
-        let changed = shared.changed.notified();
-        {
-            let mut told = shared.told.lock().unwrap();
-            if !told.next.is_empty() {
-                return told.next.remove(0).into_response();
-            }
+        let mut changed = std::pin::pin!(shared.changed.notified());
+        // What is told from here on wakes it.
+        changed.as_mut().enable();
+        if let Some(text) = shared.told.lock().unwrap().answer(&asked) {
+            return text.into_response();
         }
-        let _ = tokio::time::timeout(Duration::from_millis(200), changed).await;
+        changed.await;
+    }
+}
+
+impl Told {
+    fn answer(&mut self, asked: &Asked) -> Option<String> {
+        if !self.next.is_empty() {
+            return Some(self.next.remove(0));
+        }
+        let deltas = self.deltas.iter().filter(|_| !asked.epoch.is_empty());
+        let (_, text) = deltas
+            .chain(&self.snapshot)
+            .find(|(revision, _)| asked.epoch.is_empty() || *revision > asked.after)?;
+        Some(text.clone())
     }
 }
 

@@ -101,8 +101,9 @@ impl Setup {
         self
     }
 
-    /// Following a control plane.
+    /// Following a control plane, whose principals have no prefix: the issuer's get one.
     pub(crate) fn following(mut self, plane: &ControlPlane, fail_mode: config::FailMode) -> Self {
+        self.settings.config.issuer[0].prefix = "configured:".into();
         self.settings.control_plane = Some(gateway::ControlPlane {
             url: plane.url(),
             token: Secret::new(super::control_plane::TOKEN),

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::{TestGateway, client::tls, soon};
+use super::{TestGateway, client::tls, eventually, soon};
 
 /// One connection. Cheap to clone.
 #[derive(Clone)]
@@ -44,5 +44,11 @@ impl H2 {
         let (parts, body) = soon("an answer", sent).await.unwrap().into_parts();
         let body = soon("a body", body.collect()).await.unwrap().to_bytes();
         Response::from_parts(parts, body)
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn ended(&self) {
+        let closed = || async { self.0.is_closed().then_some(()) };
+        eventually("the connection's end", closed).await;
     }
 }

@@ -58,8 +58,12 @@ impl Issuer {
     }
 
     /// With other or further claims.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers write json!(…) in place"
+    )]
     pub(crate) fn token_with(&self, subject: &str, more: Value) -> String {
-        let claims = self.claims(subject, more);
+        let claims = self.claims(subject, &more);
         let mut header = Header::new(Algorithm::ES256);
         header.kid = None;
         jsonwebtoken::encode(&header, &claims, &self.private).unwrap()
@@ -67,7 +71,7 @@ impl Issuer {
 
     /// The same claims, but signed with HS256, the public key taken for the secret.
     pub(crate) fn confused(&self, subject: &str) -> String {
-        let claims = self.claims(subject, json!({}));
+        let claims = self.claims(subject, &json!({}));
         let secret = EncodingKey::from_secret(self.public_pem.as_bytes());
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap()
     }
@@ -81,7 +85,7 @@ impl Issuer {
         )
     }
 
-    fn claims(&self, subject: &str, more: Value) -> Value {
+    fn claims(&self, subject: &str, more: &Value) -> Value {
         let now = now();
         let mut claims = json!({
             "iss": self.name, "sub": subject, "aud": "cde-gateway", "iat": now, "exp": now + 3600,

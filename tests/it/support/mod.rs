@@ -1,6 +1,7 @@
 //! What integration tests of the gateway share: a gateway in this process, upstreams, clients, an issuer.
 //!
 //! Everything listens on port 0. Nothing waits for a time: it waits for a value, with a deadline.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod client;
 mod control_plane;
@@ -9,8 +10,8 @@ mod h2;
 mod issuer;
 mod upstream;
 
-pub(crate) use client::{Answer, Client, Io};
-pub(crate) use control_plane::ControlPlane;
+pub(crate) use client::{Answer, Client, Io, tls as try_tls};
+pub(crate) use control_plane::{ControlPlane, route};
 pub(crate) use gateway::{Setup, TestGateway};
 pub(crate) use h2::H2;
 pub(crate) use issuer::Issuer;
