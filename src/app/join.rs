@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::Secret,
-    config::{Config, ListenProtocol, Role as Kind},
+    config::{Config, Driver, Gateway, ListenProtocol, Role as Kind},
     control_plane, delegate, gateway, runner,
 };
 
@@ -134,7 +134,8 @@ pub(super) fn gateway_settings(
     state: &StateDir,
     control_plane: Option<&str>,
 ) -> Result<gateway::Settings, StateError> {
-    let gateway = &config.gateway;
+    let mut gateway = config.gateway.clone();
+    allow_local_instances(&mut gateway, config);
     let link = &gateway.control_plane;
     let (url, token) = match (&link.url, control_plane) {
         (Some(url), _) => {
@@ -149,14 +150,26 @@ pub(super) fn gateway_settings(
         token,
         fail_mode: link.fail_mode,
     });
+    let admin_token = own_token(gateway.admin.token_file.as_deref(), state, "admin.token")?;
     Ok(gateway::Settings {
-        config: gateway.clone(),
+        config: gateway,
         routes: config.route.clone(),
         state_dir: state.path().to_owned(),
-        admin_token: own_token(gateway.admin.token_file.as_deref(), state, "admin.token")?,
+        admin_token,
         control_plane,
         reload: None,
     })
+}
+
+/// The process driver's instances are on loopback, where routes may not lead by default: they would run and not be reached.
+fn allow_local_instances(gateway: &mut Gateway, config: &Config) {
+    let local = config.runs(Kind::Runner) && config.runner.driver == Driver::Process;
+    if local && gateway.upstreams.allow.is_empty() {
+        gateway.upstreams.allow = vec![
+            ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+            ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128).into(),
+        ];
+    }
 }
 
 fn control_plane_settings(
@@ -266,5 +279,22 @@ fn foreign_token(file: Option<&Path>, state: &StateDir, name: &str) -> Result<Se
     match file {
         Some(file) => read_token(file),
         None => read_token(&state.file(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_of_the_embedded_process_driver_can_be_reached_by_default() {
+        let mut config = Config::default();
+        let mut gateway = config.gateway.clone();
+        allow_local_instances(&mut gateway, &config);
+        assert_eq!(gateway.upstreams.allow.len(), 2);
+        config.roles = vec![Kind::Gateway];
+        let mut alone = config.gateway.clone();
+        allow_local_instances(&mut alone, &config);
+        assert!(alone.upstreams.allow.is_empty());
     }
 }
