@@ -11,6 +11,8 @@ use tokio::{
 use crate::support::{Client, HOST, Setup, Upstream, eventually, read_request, soon};
 
 const SHORT: Duration = Duration::from_millis(150);
+/// What a busy machine needs for the beginning must fit in.
+const LONGER: Duration = Duration::from_millis(800);
 
 /// Sends these bytes one by one until the other side has enough of it.
 async fn drip(client: &mut Client, bytes: &[u8]) {
@@ -38,7 +40,10 @@ async fn a_connection_that_says_nothing_is_closed() {
         (failed == 1.0).then_some(())
     })
     .await;
-    // Over TLS without a request, in both protocols.
+    // Over TLS without a request, in both protocols. A busy machine has time for the handshake.
+    let gateway = Setup::new()
+        .with(|config| config.timeouts.head = LONGER)
+        .start();
     let mut client = gateway.tls(HOST).await;
     assert!(client.closed().await.is_empty());
     let h2 = crate::support::H2::connect(&gateway, HOST).await;
@@ -88,7 +93,7 @@ async fn a_request_under_way_is_not_rest() {
     let upstream = Upstream::scripted(|stream, _| async {
         let mut stream = BufReader::new(stream);
         read_request(&mut stream).await.unwrap();
-        tokio::time::sleep(SHORT * 4).await;
+        tokio::time::sleep(LONGER * 2).await;
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
             .await
@@ -98,7 +103,7 @@ async fn a_request_under_way_is_not_rest() {
     let gateway = Setup::to(&upstream)
         .with(|config| {
             config.timeouts.keep_alive = SHORT;
-            config.timeouts.head = SHORT;
+            config.timeouts.head = LONGER;
         })
         .start();
     let token = gateway.owner();
@@ -193,15 +198,15 @@ async fn slow_is_not_stalled() {
             .await
             .unwrap();
         for _ in 0..10 {
-            tokio::time::sleep(SHORT / 3).await;
+            tokio::time::sleep(LONGER / 8).await;
             stream.write_all(b"x").await.unwrap();
         }
     })
     .await;
     let gateway = Setup::to(&upstream)
         .with(|config| {
-            config.timeouts.body_idle = Timeout::After(SHORT);
-            config.timeouts.response_head = Timeout::After(SHORT);
+            config.timeouts.body_idle = Timeout::After(LONGER);
+            config.timeouts.response_head = Timeout::After(LONGER);
         })
         .start();
     let mut client = gateway.plain().await;
@@ -212,7 +217,7 @@ async fn slow_is_not_stalled() {
         ))
         .await;
     for _ in 0..10 {
-        tokio::time::sleep(SHORT / 3).await;
+        tokio::time::sleep(LONGER / 8).await;
         client.send("y").await;
     }
     assert_eq!(client.answer().await.unwrap().text(), "xxxxxxxxxx");
@@ -236,7 +241,7 @@ async fn a_client_that_stops_reading_is_let_go() {
     let gateway = Setup::to(&upstream)
         .with(|config| {
             config.timeouts.body_idle = Timeout::After(SHORT);
-            config.timeouts.head = SHORT;
+            config.timeouts.head = LONGER;
         })
         .start();
     let mut client = gateway.plain().await;

@@ -126,7 +126,7 @@ async fn echo() -> Upstream {
 async fn a_stream_lives_until_the_drain_deadline() {
     let upstream = echo().await;
     let gateway = Setup::to(&upstream)
-        .with(|config| config.timeouts.drain = Duration::from_millis(500))
+        .with(|config| config.timeouts.drain = Duration::from_secs(2))
         .start();
     let mut client = switched(&gateway).await;
     gateway.begin_stop();

@@ -188,7 +188,7 @@ async fn an_app_may_decline() {
 async fn an_idle_stream_ends() {
     let upstream = echo().await;
     let gateway = Setup::to(&upstream)
-        .with(|config| config.timeouts.tunnel_idle = Timeout::After(Duration::from_millis(100)))
+        .with(|config| config.timeouts.tunnel_idle = Timeout::After(Duration::from_millis(800)))
         .start();
     let mut socket = open(&gateway).await.unwrap();
     say(&mut socket, "hello").await;
