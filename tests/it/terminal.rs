@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cde_gateway::agent::terminal::{self, Settings};
 use futures_util::{SinkExt, StreamExt};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinHandle};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Message, client::IntoClientRequest},
@@ -19,7 +19,7 @@ struct Terminal {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Terminal {
@@ -41,7 +41,7 @@ impl Terminal {
             address,
             stop,
             task,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -57,6 +57,12 @@ impl Terminal {
             exit: None,
             close: None,
         }
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Response {
+        reqwest::get(format!("http://{}{path}", self.address))
+            .await
+            .unwrap()
     }
 
     async fn stop(self) {
@@ -263,15 +269,18 @@ async fn nothing_is_left_of_a_shell_after_the_stop_or_when_nobody_came_back() {
     let pid = pid(&shell.output).unwrap();
     assert!(runs(pid));
     drop(shell);
-    let gone = async {
-        while runs(pid) {
+    eventually("the forgotten shell's child ends", || !runs(pid)).await;
+    terminal.stop().await;
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, gone)
-        .await
-        .expect("the forgotten shell's child ends");
-    terminal.stop().await;
+    let waited = tokio::time::timeout(DEADLINE, waiting).await;
+    assert!(waited.is_ok(), "{what}: not within {DEADLINE:?}");
 }
 
 fn pid(output: &str) -> Option<u32> {
@@ -283,4 +292,171 @@ fn pid(output: &str) -> Option<u32> {
 
 fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_let_go_of_its_terminal_does_not_hold_up_the_stop() {
+    let terminal = Terminal::start(|_| {}).await;
+    let mut shell = terminal.open("").await;
+    shell
+        .type_in("echo pid-$$-; exec sleep 1234.6 <&- >&- 2>&-\n")
+        .await;
+    shell
+        .until("pid", |shell| pid(&shell.output).is_some())
+        .await;
+    let pid = pid(&shell.output).unwrap();
+    terminal.stop().await;
+    assert!(!runs(pid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_sent_request_does_not_hold_up_the_stop() {
+    let terminal = Terminal::start(|_| {}).await;
+    let mut client = tokio::net::TcpStream::connect(terminal.address)
+        .await
+        .unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: ha")
+        .await
+        .unwrap();
+    // The server has taken the connection once a later one is answered.
+    terminal.get("/healthz").await;
+    terminal.stop().await;
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_comes_back_and_resizes_while_the_shell_reads_nothing() {
+    let terminal = Terminal::start(|_| {}).await;
+    let mut shell = terminal.open("").await;
+    shell
+        .type_in("stty raw -echo; echo rea''dy; while ! [ -e go ]; do sleep 0.05; done; stty size; exit\n")
+        .await;
+    shell.until_output("ready").await;
+    let (id, piece) = (shell.id.clone(), vec![b'x'; 64 * 1024]);
+    // A paste that nobody reads: it fills the PTY, then the way to it.
+    let stuck = async {
+        loop {
+            shell
+                .socket
+                .send(Message::binary(piece.clone()))
+                .await
+                .unwrap();
+        }
+    };
+    let filled = tokio::time::timeout(Duration::from_millis(500), stuck).await;
+    assert!(filled.is_err());
+    let mut again = terminal
+        .open(&format!("session={id}&cols=91&rows=19"))
+        .await;
+    again.until_output("ready").await;
+    std::fs::write(terminal.folder.path().join("go"), "").unwrap();
+    again.until_output("19 91").await;
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_takes_nothing_stops_neither_the_shell_nor_the_next_viewer() {
+    let terminal =
+        Terminal::start(|settings| settings.wait_for_viewer = Duration::from_millis(200)).await;
+    let mut stalled = terminal.open("").await;
+    stalled
+        .until("a session", |shell| !shell.id.is_empty())
+        .await;
+    stalled
+        .type_in("yes | head -c 40000000; touch through\n")
+        .await;
+    let through = terminal.folder.path().join("through");
+    eventually("the shell gets through", || through.exists()).await;
+    let mut next = terminal.open(&format!("session={}", stalled.id)).await;
+    next.type_in("echo he''re\n").await;
+    next.until_output("here").await;
+    stalled
+        .until("taken over", |shell| shell.close == Some(4001))
+        .await;
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_output_before_the_exit_arrives() {
+    let terminal = Terminal::start(|_| {}).await;
+    for _ in 0..5 {
+        let mut shell = terminal.open("").await;
+        shell
+            .type_in("yes abcdefg | head -n 100000; echo en''d; exit 3\n")
+            .await;
+        shell.until("exit", |shell| shell.exit.is_some()).await;
+        assert_eq!(shell.exit, Some(3));
+        assert!(shell.output.ends_with("end\r\n"));
+        assert_eq!(shell.output.matches("abcdefg\r\n").count(), 100_000);
+    }
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_that_a_signal_ended_exits_as_shells_say_it() {
+    let terminal = Terminal::start(|_| {}).await;
+    let mut shell = terminal.open("").await;
+    shell.type_in("kill -9 $$\n").await;
+    shell.until("exit", |shell| shell.exit.is_some()).await;
+    assert_eq!(shell.exit, Some(137));
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_went_silent_no_longer_counts_as_looking() {
+    let terminal = Terminal::start(|settings| {
+        settings.ping = Duration::from_millis(50);
+        settings.keep_detached = Duration::from_millis(50);
+    })
+    .await;
+    let mut shell = terminal.open("").await;
+    shell.type_in("echo pid-$$-\n").await;
+    shell
+        .until("pid", |shell| pid(&shell.output).is_some())
+        .await;
+    let pid = pid(&shell.output).unwrap();
+    // Its socket stays open, but nobody answers its pings any more.
+    eventually("the shell ends", || !runs(pid)).await;
+    drop(shell);
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_says_so_to_its_viewers() {
+    let terminal = Terminal::start(|_| {}).await;
+    let mut shell = terminal.open("").await;
+    shell.until("a session", |shell| !shell.id.is_empty()).await;
+    terminal.stop.cancel();
+    shell
+        .until("going away", |shell| shell.close == Some(1001))
+        .await;
+    terminal.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_forbids_foreign_scripts_sniffing_and_referrers() {
+    let terminal = Terminal::start(|_| {}).await;
+    for (path, status) in [
+        ("/", 200),
+        ("/session.json", 200),
+        ("/healthz", 200),
+        ("/assets/none.js", 404),
+        ("/none", 404),
+    ] {
+        let answer = terminal.get(path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert!(
+            header("content-security-policy").contains("script-src 'self';"),
+            "{path}"
+        );
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(header("referrer-policy"), "no-referrer", "{path}");
+        assert!(
+            status != 200 || header("cache-control") == "no-store",
+            "{path}"
+        );
+    }
+    terminal.stop().await;
 }

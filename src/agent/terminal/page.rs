@@ -2,7 +2,7 @@
 
 use axum::{
     extract::Path,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 
@@ -17,6 +17,12 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; \
 img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
+/// For whatever may change.
+pub(super) const NO_STORE: [(HeaderName, HeaderValue); 1] =
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+/// Names of assets hold a hash of their content, so they never change.
+const KEPT: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
 /// `GET /`
 pub(super) async fn index() -> Response {
     page(Built::get("index.html").map(|file| file.data.into_owned()))
@@ -24,50 +30,31 @@ pub(super) async fn index() -> Response {
 
 /// The built page, or what to do without one.
 fn page(built: Option<Vec<u8>>) -> Response {
-    let mut response = match built {
-        Some(page) => Html(page).into_response(),
-        None => Html(NOT_BUILT).into_response(),
-    };
-    protect(&mut response);
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    let page = built.unwrap_or_else(|| NOT_BUILT.as_bytes().to_vec());
+    (NO_STORE, Html(page)).into_response()
 }
 
-/// `GET /assets/…`: names hold a hash of their content, so they never change.
+/// `GET /assets/…`
 pub(super) async fn asset(Path(path): Path<String>) -> Response {
     let Some(file) = Built::get(&format!("assets/{path}")) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let mut response = file.data.into_owned().into_response();
-    protect(&mut response);
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(media_type(&path)),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("private, max-age=31536000, immutable"),
-    );
-    response
+    let kind = HeaderValue::from_static(media_type(&path));
+    let head = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, KEPT)];
+    (head, file.data.into_owned()).into_response()
 }
 
-fn protect(response: &mut Response) {
+/// What every answer says to the browser.
+pub(super) async fn protect(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(POLICY),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// What a build of ours holds.
@@ -87,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_the_built_files_the_page_says_how_to_build_it() {
-        let response = page(None);
+        let response = protect(page(None)).await;
         assert!(
             response
                 .headers()

@@ -1,23 +1,36 @@
 //! Ending a shell with all that it started: everything of its kernel session.
 
+use std::time::Duration;
+
 use rustix::process::{Pid, Signal, kill_process};
+
+const ROUND: Duration = Duration::from_millis(25);
+/// How long processes may take to hang up: half a second.
+const HANG_UP_ROUNDS: u32 = 20;
+const ROUNDS: u32 = 100;
 
 /// Hangs up every process of the session that `leader` leads, then kills what is left.
 pub(super) async fn end_session(leader: u32) {
-    signal(leader, Signal::HUP).await;
-    for _ in 0..20 {
-        if members(leader).await.is_empty() {
+    for round in 0..ROUNDS {
+        let members = members(leader).await;
+        if members.is_empty() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        match round {
+            0 => send(&members, Signal::HUP),
+            // Again and again: one that was just starting another is killed with it in the next round.
+            HANG_UP_ROUNDS.. => send(&members, Signal::KILL),
+            _ => {}
+        }
+        tokio::time::sleep(ROUND).await;
     }
-    signal(leader, Signal::KILL).await;
+    tracing::warn!(leader, "processes of a shell could not be killed");
 }
 
-async fn signal(leader: u32, signal: Signal) {
-    for pid in members(leader).await {
+fn send(members: &[Pid], signal: Signal) {
+    for pid in members {
         // One that has ended meanwhile is what we want.
-        let _ = kill_process(pid, signal);
+        let _ = kill_process(*pid, signal);
     }
 }
 

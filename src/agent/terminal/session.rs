@@ -1,212 +1,77 @@
-//! Sessions: a shell on a PTY with the last of its output, looked at by one viewer at a time.
+//! A session: a shell with the last of its output, looked at by one viewer at a time.
 //!
 //! A viewer pulls output by offset when its socket has room, so a slow one costs no memory. While it is behind, the shell's
-//! output waits for it, but only so long: then the shell goes on and the viewer misses what the ring no longer has.
+//! output waits for it, but only so long: then the shell goes on, and the viewer misses what the ring no longer has.
 
 use std::{
-    collections::HashMap,
-    io,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use pty_process::{OwnedReadPty, OwnedWritePty, Size};
+use pty_process::OwnedReadPty;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::Child,
+    io::AsyncReadExt,
     sync::{mpsc, watch},
-    time::Instant,
+    time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use super::{Settings, processes, ring::Ring};
+use super::{
+    Settings, processes,
+    ring::Ring,
+    shell::{self, Shell, Window},
+};
 
 /// How far a viewer may be behind before the shell waits for it.
 const BEHIND_MAX: u64 = 128 * 1024;
-/// How long the shell waits for a viewer that is behind.
-const WAIT_FOR_VIEWER: Duration = Duration::from_secs(5);
-/// Pieces of input that may wait for the shell.
-const INPUT_WAITING: usize = 64;
+/// Pieces of input that may wait for the shell; each may be as large as a message.
+const INPUT_WAITING: usize = 2;
 const READ_SIZE: usize = 16 * 1024;
 /// How long output may still come after the shell has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
-/// All sessions of a server.
-pub(super) struct Sessions {
-    settings: Settings,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    map: Mutex<HashMap<String, Arc<Session>>>,
-}
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
-    #[error("there are {0} shells already; close one")]
-    TooMany(usize),
-    #[error("the shell {shell} cannot be started: {problem}")]
-    Shell { shell: String, problem: String },
-}
-
-/// What goes to the shell.
-pub(super) enum Input {
-    /// Typed bytes.
-    Bytes(Bytes),
-    /// The window's new size.
-    Resize(Window),
-}
-
-/// Columns and rows of a window.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) cols: u16,
-    pub(super) rows: u16,
-}
-
-impl Window {
-    fn size(self) -> Size {
-        Size::new(self.rows.clamp(1, 1000), self.cols.clamp(1, 1000))
-    }
-}
-
 /// A shell.
 pub(super) struct Session {
     pub(super) id: String,
-    pub(super) input: mpsc::Sender<Input>,
+    /// What is typed.
+    pub(super) input: mpsc::Sender<Bytes>,
+    /// The window's size.
+    pub(super) window: watch::Sender<Window>,
     output: Mutex<Ring>,
     /// Offset after the last byte of output.
     written: watch::Sender<u64>,
-    /// Offset that the viewer has taken; None: nobody looks.
-    seen: watch::Sender<Option<u64>>,
-    /// Number of the viewer that came last.
-    viewer: watch::Sender<u64>,
+    view: watch::Sender<View>,
     /// The exit code, once the shell has ended.
     exit: watch::Sender<Option<i32>>,
 }
 
-impl Sessions {
-    pub(super) fn new(settings: Settings, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            settings,
-            stop,
-            tasks: TaskTracker::new(),
-            map: Mutex::default(),
-        })
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Cancelled when the server stops.
-    pub(super) fn stopping(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    /// Waits until every shell has ended, after a stop.
-    pub(super) async fn ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    fn map(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The session of that name, or a new one.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        id: &str,
-        window: Window,
-    ) -> Result<Arc<Session>, OpenError> {
-        let mut map = self.map();
-        if let Some(session) = map.get(id) {
-            return Ok(Arc::clone(session));
-        }
-        if map.len() >= self.settings.sessions {
-            return Err(OpenError::TooMany(map.len()));
-        }
-        let shell = self.settings.shell.display().to_string();
-        let failed = |problem: String| OpenError::Shell {
-            shell: shell.clone(),
-            problem,
-        };
-        let (child, read, write) =
-            spawn(&self.settings, window).map_err(|error| failed(error.to_string()))?;
-        let (input, inputs) = mpsc::channel(INPUT_WAITING);
-        let session = Arc::new(Session::new(
-            random_id().map_err(|error| failed(error.to_string()))?,
-            input,
-        ));
-        map.insert(session.id.clone(), Arc::clone(&session));
-        drop(map);
-        let (sessions, running) = (Arc::clone(self), Arc::clone(&session));
-        self.tasks.spawn(async move {
-            running.run(&sessions, child, read, write, inputs).await;
-            sessions.map().remove(&running.id);
-        });
-        Ok(session)
-    }
+/// Who looks.
+#[derive(Debug, Default, Clone, Copy)]
+struct View {
+    /// Number of the viewer that came last.
+    viewer: u64,
+    /// How far it has come; None: nobody looks.
+    seen: Option<u64>,
 }
 
-fn random_id() -> Result<String, getrandom::Error> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// A shell on a new PTY, with a clean environment.
-fn spawn(
-    settings: &Settings,
-    window: Window,
-) -> Result<(Child, OwnedReadPty, OwnedWritePty), pty_process::Error> {
-    let (pty, pts) = pty_process::open()?;
-    pty.resize(window.size())?;
-    let inherited = ["HOME", "PATH", "LANG", "USER", "LOGNAME", "TZ"];
-    let child = pty_process::Command::new(&settings.shell)
-        .env_clear()
-        .envs(
-            inherited
-                .iter()
-                .filter_map(|name| Some((*name, std::env::var_os(name)?))),
-        )
-        .env("TERM", "xterm-256color")
-        .env("COLORTERM", "truecolor")
-        .env("SHELL", &settings.shell)
-        .envs(
-            settings
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        )
-        .current_dir(existing(&settings.folder))
-        .kill_on_drop(true)
-        .spawn(pts)?;
-    let (read, write) = pty.into_split();
-    Ok((child, read, write))
-}
-
-fn existing(folder: &Path) -> &Path {
-    if folder.is_dir() {
-        folder
-    } else {
-        Path::new("/")
-    }
-}
+/// A viewer that the shell has waited for in vain: it counts as caught up until it moves again.
+const STALLED: u64 = u64::MAX;
 
 impl Session {
-    fn new(id: String, input: mpsc::Sender<Input>) -> Self {
-        Self {
+    /// A session, and where its shell gets its input from.
+    pub(super) fn new(id: String, window: Window) -> (Self, mpsc::Receiver<Bytes>) {
+        let (input, inputs) = mpsc::channel(INPUT_WAITING);
+        let session = Self {
             id,
             input,
+            window: watch::Sender::new(window),
             output: Mutex::default(),
             written: watch::Sender::new(0),
-            seen: watch::Sender::new(None),
-            viewer: watch::Sender::new(0),
+            view: watch::Sender::default(),
             exit: watch::Sender::new(None),
-        }
+        };
+        (session, inputs)
     }
 
     fn output(&self) -> MutexGuard<'_, Ring> {
@@ -220,41 +85,54 @@ impl Session {
 
     /// A new viewer; the one before it is to go.
     pub(super) fn look(&self) -> Viewer<'_> {
+        let start = self.output().start();
         let mut number = 0;
-        self.viewer.send_modify(|last| {
-            *last += 1;
-            number = *last;
+        self.view.send_modify(|view| {
+            number = view.viewer + 1;
+            *view = View {
+                viewer: number,
+                seen: Some(start),
+            };
         });
-        self.seen.send_replace(Some(self.output().start()));
         Viewer {
             session: self,
             number,
             written: self.written.subscribe(),
-            current: self.viewer.subscribe(),
             exit: self.exit.subscribe(),
         }
     }
 
     /// Runs until the shell ends, nobody has looked for too long, or the server stops.
-    async fn run(
+    pub(super) async fn run(
         &self,
-        sessions: &Sessions,
-        mut child: Child,
-        mut read: OwnedReadPty,
-        mut write: OwnedWritePty,
-        mut inputs: mpsc::Receiver<Input>,
+        settings: &Settings,
+        stop: &CancellationToken,
+        shell: Shell,
+        mut inputs: mpsc::Receiver<Bytes>,
     ) {
+        let Shell {
+            mut child,
+            mut read,
+            mut write,
+        } = shell;
         let leader = child.id();
-        let typing = type_in(&mut inputs, &mut write);
-        let code = tokio::select! {
-            status = child.wait() => status.ok().and_then(|status| status.code()).unwrap_or(-1),
-            () = self.collect(&mut read) => child.wait().await.ok().and_then(|status| status.code()).unwrap_or(-1),
-            () = typing => -1,
-            () = self.forgotten(sessions.settings.keep_detached) => -1,
-            () = sessions.stop.cancelled() => -1,
+        let mut window = self.window.subscribe();
+        // A shell may let go of its terminal, and still run.
+        let on_terminal = async {
+            tokio::join!(
+                self.collect(&mut read, settings.wait_for_viewer),
+                shell::type_in(&mut inputs, &mut window, &mut write),
+            );
+            std::future::pending::<()>().await;
         };
-        // What the shell said last may still be in the PTY.
-        let _ = tokio::time::timeout(LAST_OUTPUT, self.collect(&mut read)).await;
+        let code = tokio::select! {
+            status = child.wait() => shell::exit_code(status),
+            () = on_terminal => -1,
+            () = self.forgotten(settings.keep_detached) => -1,
+            () = stop.cancelled() => -1,
+        };
+        // What the shell said last may still be in the PTY: less than the ring keeps beyond what a viewer may be behind.
+        let _ = timeout(LAST_OUTPUT, self.collect(&mut read, Duration::ZERO)).await;
         if let Some(leader) = leader {
             processes::end_session(leader).await;
         }
@@ -262,10 +140,10 @@ impl Session {
     }
 
     /// Keeps output until the PTY ends.
-    async fn collect(&self, read: &mut OwnedReadPty) {
+    async fn collect(&self, read: &mut OwnedReadPty, wait_for_viewer: Duration) {
         let mut buffer = vec![0; READ_SIZE];
         loop {
-            self.wait_for_viewer().await;
+            self.wait_for_viewer(wait_for_viewer).await;
             match read.read(&mut buffer).await {
                 // EIO: the last process has closed its end.
                 Ok(0) | Err(_) => return,
@@ -279,53 +157,35 @@ impl Session {
     }
 
     /// Waits while a viewer is behind, but not for ever.
-    async fn wait_for_viewer(&self) {
+    async fn wait_for_viewer(&self, most: Duration) {
         let end = *self.written.borrow();
-        let mut seen = self.seen.subscribe();
-        let near =
-            |seen: &Option<u64>| seen.is_none_or(|seen| end.saturating_sub(seen) <= BEHIND_MAX);
-        if near(&seen.borrow()) {
+        let near = |view: &View| {
+            view.seen
+                .is_none_or(|seen| end.saturating_sub(seen) <= BEHIND_MAX)
+        };
+        let mut view = self.view.subscribe();
+        if near(&view.borrow()) || most.is_zero() {
             return;
         }
-        if tokio::time::timeout(WAIT_FOR_VIEWER, seen.wait_for(near))
-            .await
-            .is_err()
-        {
-            // It counts as caught up: from here on it may miss output, and the shell waits for it anew.
-            self.seen.send_if_modified(|seen| {
-                seen.as_mut()
-                    .is_some_and(|seen| std::mem::replace(seen, end) != end)
+        if timeout(most, view.wait_for(near)).await.is_err() {
+            self.view.send_modify(|view| {
+                if !near(view) {
+                    view.seen = Some(STALLED);
+                }
             });
         }
     }
 
     /// Resolves when nobody has looked for so long.
     async fn forgotten(&self, after: Duration) {
-        let mut seen = self.seen.subscribe();
+        let mut view = self.view.subscribe();
         loop {
             // The sender lives as long as the session.
-            let _ = seen.wait_for(Option::is_none).await;
-            let deadline = Instant::now() + after;
-            if tokio::time::timeout_at(deadline, seen.wait_for(Option::is_some))
-                .await
-                .is_err()
-            {
+            let _ = view.wait_for(|view| view.seen.is_none()).await;
+            let came = view.wait_for(|view| view.seen.is_some());
+            if timeout(after, came).await.is_err() {
                 return;
             }
-        }
-    }
-}
-
-/// Passes input to the shell. Ends when the PTY takes no more.
-async fn type_in(inputs: &mut mpsc::Receiver<Input>, write: &mut OwnedWritePty) {
-    while let Some(input) = inputs.recv().await {
-        let done = match input {
-            Input::Bytes(bytes) => write.write_all(&bytes).await,
-            Input::Resize(window) => write.resize(window.size()).map_err(io::Error::other),
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "the PTY takes no more input");
-            return std::future::pending().await;
         }
     }
 }
@@ -335,7 +195,6 @@ pub(super) struct Viewer<'a> {
     session: &'a Session,
     number: u64,
     written: watch::Receiver<u64>,
-    current: watch::Receiver<u64>,
     exit: watch::Receiver<Option<i32>>,
 }
 
@@ -345,17 +204,12 @@ pub(super) enum Next {
     Output(u64, Vec<u8>),
     /// The shell has ended and all its output was seen.
     Exit(i32),
-    /// Another one looks now.
-    TakenOver,
 }
 
-impl Viewer<'_> {
+impl<'a> Viewer<'a> {
     /// Waits for what comes after an offset.
     pub(super) async fn next(&mut self, after: u64, most: usize) -> Next {
         loop {
-            if *self.current.borrow_and_update() != self.number {
-                return Next::TakenOver;
-            }
             self.written.borrow_and_update();
             let ended = *self.exit.borrow_and_update();
             let (from, bytes) = self.session.read(after, most);
@@ -366,25 +220,40 @@ impl Viewer<'_> {
                 return Next::Exit(code);
             }
             tokio::select! {
-                _ = self.current.changed() => {}
                 _ = self.written.changed() => {}
                 _ = self.exit.changed() => {}
             }
         }
     }
 
+    /// Resolves when another one looks.
+    pub(super) fn replaced(&self) -> impl Future<Output = ()> + use<'a> {
+        let (mut view, number) = (self.session.view.subscribe(), self.number);
+        async move {
+            // The sender lives as long as the session.
+            let _ = view.wait_for(|view| view.viewer != number).await;
+        }
+    }
+
     /// Tells how far it has come.
     pub(super) fn saw(&self, offset: u64) {
-        if *self.current.borrow() == self.number {
-            self.session.seen.send_replace(Some(offset));
-        }
+        self.report(Some(offset));
+    }
+
+    /// One that was replaced has no say.
+    fn report(&self, seen: Option<u64>) {
+        self.session.view.send_if_modified(|view| {
+            let ours = view.viewer == self.number;
+            if ours {
+                view.seen = seen;
+            }
+            ours
+        });
     }
 }
 
 impl Drop for Viewer<'_> {
     fn drop(&mut self) {
-        if *self.current.borrow() == self.number {
-            self.session.seen.send_replace(None);
-        }
+        self.report(None);
     }
 }

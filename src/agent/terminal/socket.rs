@@ -1,27 +1,36 @@
 //! The WebSocket between page and session. Binary frames are terminal bytes, text frames JSON.
 //!
-//! First frame from the server: `{"type":"session","id":…,"offset":…}`; it comes again when output was missed. Close codes: 4001 another viewer took over, 4002 no session.
+//! First frame from the server: `{"type":"session","id":…,"offset":…}`; it comes again when output was missed. Last:
+//! `{"type":"exit","code":…}`. From the page: `{"type":"resize","cols":…,"rows":…}`. Close codes: 1000 the shell ended, 1001 the
+//! server stops, 4001 another viewer took over (the newer one wins), 4002 no session.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::Bytes,
     extract::{
         Query, State,
-        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
     },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use serde::Deserialize;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::session::{Input, Next, Session, Sessions, Window};
+use super::{
+    session::{Next, Session, Viewer},
+    sessions::Sessions,
+    shell::Window,
+};
 
 /// The largest piece of input: a large paste comes in several.
 const INPUT_MAX: usize = 1024 * 1024;
 const OUTPUT_SIZE: usize = 32 * 1024;
 const TAKEN_OVER: u16 = 4001;
 const NO_SESSION: u16 = 4002;
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `GET /ws?session=&after=&cols=&rows=`
 #[derive(Debug, Deserialize)]
@@ -64,7 +73,8 @@ pub(super) async fn open(
     }
     upgrade
         .max_message_size(INPUT_MAX)
-        .on_upgrade(move |socket| serve(sessions, open, socket))
+        .max_frame_size(INPUT_MAX)
+        .on_upgrade(move |socket| Arc::clone(&sessions).tracked(serve(sessions, open, socket)))
 }
 
 /// Clients that are no browsers send no Origin.
@@ -83,88 +93,117 @@ fn same_origin(headers: &HeaderMap) -> bool {
     origin.is_some() && origin == host
 }
 
-async fn serve(sessions: Arc<Sessions>, open: Open, mut socket: WebSocket) {
+/// How a viewer's socket came to its end.
+enum End {
+    /// It told the exit code; the shell has ended.
+    Exit,
+    /// The page went away, or went silent.
+    Gone,
+    TakenOver,
+    Stopping,
+}
+
+async fn serve(sessions: Arc<Sessions>, open: Open, socket: WebSocket) {
     let window = Window {
         cols: open.cols,
         rows: open.rows,
     };
+    let (mut sender, mut receiver) = socket.split();
     let session = match sessions.open(&open.session, window) {
         Ok(session) => session,
-        Err(error) => return close(&mut socket, NO_SESSION, &error.to_string()).await,
+        Err(error) => {
+            let reason = error.to_string();
+            return close(&mut sender, &mut receiver, NO_SESSION, &reason).await;
+        }
     };
     // A reconnected page has its own size.
-    let _ = session.input.send(Input::Resize(window)).await;
+    session.window.send_replace(window);
     let known = session.id == open.session;
-    let (mut sender, receiver) = socket.split();
-    tokio::select! {
-        () = show(&session, if known { open.after } else { 0 }, &mut sender) => {}
-        () = listen(&session, receiver) => {}
-        () = sessions.stopping().cancelled() => {}
-    }
-    let _ = sender.close().await;
+    let after = if known { open.after } else { 0 };
+    let ping = sessions.settings().ping;
+    let mut viewer = session.look();
+    let replaced = viewer.replaced();
+    // A socket that takes nothing more must not hold up the rest.
+    let end = tokio::select! {
+        end = show(&session, &mut viewer, after, ping, &mut sender) => end,
+        () = listen(&session, ping, &mut receiver) => End::Gone,
+        () = replaced => End::TakenOver,
+        () = sessions.stopping().cancelled() => End::Stopping,
+    };
+    // From here on nobody looks, however long the farewell takes.
+    drop(viewer);
+    let (code, reason) = match end {
+        End::Gone => return,
+        End::Exit => (close_code::NORMAL, "the shell ended"),
+        End::TakenOver => (TAKEN_OVER, "opened in another window"),
+        End::Stopping => (close_code::AWAY, "the server stops"),
+    };
+    close(&mut sender, &mut receiver, code, reason).await;
 }
 
-/// Sends output until the shell ends, the socket breaks or another viewer comes.
-async fn show(session: &Session, after: u64, sender: &mut SplitSink<WebSocket, Message>) {
-    let mut viewer = session.look();
+/// Sends output until the shell ends or the socket breaks, and asks whether somebody is there.
+async fn show(
+    session: &Session,
+    viewer: &mut Viewer<'_>,
+    after: u64,
+    ping: Duration,
+    sender: &mut SplitSink<WebSocket, Message>,
+) -> End {
     let (mut offset, _) = session.read(after, 0);
     if sender.send(position(session, offset)).await.is_err() {
-        return;
+        return End::Gone;
     }
+    let mut pings = interval_at(Instant::now() + ping, ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let sent = match viewer.next(offset, OUTPUT_SIZE).await {
-            Next::Output(from, bytes) => {
+        let next = tokio::select! {
+            next = viewer.next(offset, OUTPUT_SIZE) => Some(next),
+            _ = pings.tick() => None,
+        };
+        let sent = match next {
+            None => sender.send(Message::Ping(Bytes::new())).await,
+            Some(Next::Output(from, bytes)) => {
                 if from != offset && sender.send(position(session, from)).await.is_err() {
-                    return;
+                    return End::Gone;
                 }
                 offset = from + bytes.len() as u64;
-                sender.send(Message::Binary(bytes.into())).await
+                let sent = sender.send(Message::Binary(bytes.into())).await;
+                viewer.saw(offset);
+                sent
             }
-            Next::Exit(code) => {
-                let _ = sender
-                    .send(text(&serde_json::json!({ "type": "exit", "code": code })))
-                    .await;
-                return;
-            }
-            Next::TakenOver => {
-                let frame = CloseFrame {
-                    code: TAKEN_OVER,
-                    reason: "opened in another window".into(),
-                };
-                let _ = sender.send(Message::Close(Some(frame))).await;
-                return;
+            Some(Next::Exit(code)) => {
+                let exit = text(&serde_json::json!({ "type": "exit", "code": code }));
+                let sent = sender.send(exit).await;
+                return if sent.is_ok() { End::Exit } else { End::Gone };
             }
         };
         if sent.is_err() {
-            return;
+            return End::Gone;
         }
-        viewer.saw(offset);
     }
 }
 
-/// Takes input until the socket ends. A shell that does not read makes the socket wait.
-async fn listen(session: &Session, mut receiver: SplitStream<WebSocket>) {
-    while let Some(Ok(message)) = receiver.next().await {
-        let input = match message {
-            Message::Binary(bytes) => Input::Bytes(bytes),
-            Message::Text(text) => match control(&text) {
-                Some(input) => input,
-                None => continue,
-            },
-            Message::Ping(_) | Message::Pong(_) => continue,
+/// Takes input until the socket ends or is silent for three pings. A shell that does not read makes the socket wait.
+async fn listen(session: &Session, ping: Duration, receiver: &mut SplitStream<WebSocket>) {
+    while let Ok(Some(Ok(message))) = timeout(3 * ping, receiver.next()).await {
+        match message {
+            Message::Binary(bytes) => {
+                if session.input.send(bytes).await.is_err() {
+                    // The shell has ended; `show` still has its last words.
+                    return std::future::pending().await;
+                }
+            }
+            Message::Text(text) => control(session, &text),
+            Message::Ping(_) | Message::Pong(_) => {}
             Message::Close(_) => return,
-        };
-        if session.input.send(input).await.is_err() {
-            // The shell has ended; `show` still has its last words.
-            return std::future::pending().await;
         }
     }
 }
 
 /// An unknown or malformed message is ignored: a newer page may say more than we know.
-fn control(text: &str) -> Option<Input> {
-    match serde_json::from_str(text).ok()? {
-        Control::Resize { cols, rows } => Some(Input::Resize(Window { cols, rows })),
+fn control(session: &Session, text: &str) {
+    if let Ok(Control::Resize { cols, rows }) = serde_json::from_str(text) {
+        session.window.send_replace(Window { cols, rows });
     }
 }
 
@@ -177,12 +216,23 @@ fn text(value: &serde_json::Value) -> Message {
     Message::Text(Utf8Bytes::from(value.to_string()))
 }
 
-async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
+/// Says why, and waits for the answer, but not long: what is still unread would else cut the farewell off.
+async fn close(
+    sender: &mut SplitSink<WebSocket, Message>,
+    receiver: &mut SplitStream<WebSocket>,
+    code: u16,
+    reason: &str,
+) {
     // A close frame holds at most 123 bytes of reason (RFC 6455 §5.5).
-    let reason: String = reason.chars().take(100).collect();
+    let reason = &reason[..reason.floor_char_boundary(123)];
     let frame = CloseFrame {
         code,
         reason: Utf8Bytes::from(reason),
     };
-    let _ = socket.send(Message::Close(Some(frame))).await;
+    let farewell = async {
+        if sender.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = receiver.next().await {}
+        }
+    };
+    let _ = timeout(FAREWELL, farewell).await;
 }
