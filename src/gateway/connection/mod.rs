@@ -1,0 +1,166 @@
+//! One client connection: TLS, then HTTP/1.1 or HTTP/2 by ALPN, under one deadline.
+//!
+//! Second step of the path and the frame of the third. From accept to the first complete head there is one deadline, handshake
+//! included; later a connection without a request under way may rest for `keep_alive`. The deadline is moved lazily: a request
+//! costs two atomic writes, no timer. A client that takes nothing of its answers for `body_idle` is let go.
+//!
+//! Not here: what happens to a request (`Worker::serve`).
+
+mod io;
+mod pace;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::{
+    Worker,
+    account::Sink,
+    forward::Body,
+    limit::ConnectionPermit,
+    tls::{Names, Tls},
+};
+
+pub(crate) use io::ClientIo;
+
+use io::ClientStream;
+use pace::{Pace, Tracked};
+
+/// Streams that one HTTP/2 connection may have open.
+const H2_STREAMS: u32 = 128;
+
+/// What the steps know of the connection that a request came on.
+pub(crate) struct Peer {
+    /// The client's address.
+    pub(crate) client: SocketAddr,
+    /// The address that it came to.
+    pub(crate) local: SocketAddr,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+    /// Answer everything with a redirect to https.
+    pub(crate) redirect: bool,
+    /// The names of the certificate served, if any.
+    pub(crate) names: Option<Arc<Names>>,
+    /// Its connection's place among those that are counted.
+    pub(crate) counted: Arc<Counted>,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(
+    worker: Arc<Worker>,
+    stream: TcpStream,
+    mut peer: Peer,
+    tls: Option<Arc<Tls>>,
+) {
+    let pace = Arc::new(Pace::new(&worker.gateway.timeouts));
+    let _ = stream.set_nodelay(true);
+    let (stream, h2) = match tls {
+        None => (ClientStream::Plain(stream), false),
+        Some(tls) => {
+            // Boxed: a task keeps the size of its largest state for ever.
+            let handshake = Box::pin(tls.acceptor().accept(stream));
+            let Ok(Ok(stream)) = tokio::time::timeout_at(pace.deadline(), handshake).await else {
+                worker.gateway.sink.metrics.failed_handshakes.inc();
+                return;
+            };
+            let session = stream.get_ref().1;
+            peer.names = Some(tls.names(session.server_name()));
+            let h2 = session.alpn_protocol() == Some(b"h2");
+            (ClientStream::Tls(Box::new(stream)), h2)
+        }
+    };
+    let io = ClientIo::new(stream, Arc::clone(&pace));
+    http(worker, io, h2, Arc::new(peer), pace).await;
+}
+
+/// A connection is counted for as long as this lives. An upgrade takes it along.
+pub(crate) struct Counted {
+    _permit: ConnectionPermit,
+    sink: Arc<Sink>,
+}
+
+impl Counted {
+    /// Counts a connection that has its permit.
+    pub(crate) fn new(permit: ConnectionPermit, sink: &Arc<Sink>) -> Arc<Self> {
+        sink.metrics.connections.inc();
+        Arc::new(Self {
+            _permit: permit,
+            sink: Arc::clone(sink),
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.sink.metrics.connections.dec();
+    }
+}
+
+/// Runs hyper's connection, boxed so that the task around it stays small.
+async fn http(worker: Arc<Worker>, io: ClientIo, h2: bool, peer: Arc<Peer>, pace: Arc<Pace>) {
+    let limits = worker.gateway.head_limits;
+    let service = {
+        let (worker, pace) = (Arc::clone(&worker), Arc::clone(&pace));
+        service_fn(move |request: Request<Incoming>| {
+            let (worker, peer, in_flight) =
+                (Arc::clone(&worker), Arc::clone(&peer), Pace::begin(&pace));
+            async move {
+                let response: Response<Body> = worker.serve(request, &peer).await;
+                Ok::<_, Infallible>(response.map(|body| Tracked::new(body, in_flight)))
+            }
+        })
+    };
+    let drain = &worker.gateway.drain;
+    if h2 {
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = Box::pin(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = pace.expired() => return,
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            _ = connection => {}
+            () = pace.expired() => {}
+            () = drain.over() => {}
+        }
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        // Head and small body go out in one buffer.
+        builder.writev(false).max_buf_size(limits.bytes);
+        if limits.fields != HYPER_FIELDS {
+            builder.max_headers(limits.fields);
+        }
+        let mut connection = Box::pin(
+            builder
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades(),
+        );
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = pace.expired() => return,
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            _ = connection => {}
+            () = pace.expired() => {}
+            () = drain.over() => {}
+        }
+    }
+}
+
+/// With its own number of fields hyper parses on the stack.
+const HYPER_FIELDS: usize = 100;
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadLimits {
+    pub(crate) bytes: usize,
+    pub(crate) fields: usize,
+}
