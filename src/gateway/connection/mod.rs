@@ -4,8 +4,9 @@
 //! included; later a connection without a request under way may rest for `keep_alive`. The deadline is moved lazily: a request
 //! costs two atomic writes, no timer. A client that takes nothing of its answers for `body_idle` is let go.
 //!
-//! Not here: what happens to a request (`Worker::serve`).
+//! Not here: HTTP/2 (`h2`), what happens to a request (`Worker::serve`).
 
+mod h2;
 mod io;
 mod pace;
 
@@ -13,7 +14,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{
@@ -28,9 +29,6 @@ pub(crate) use io::ClientIo;
 
 use io::ClientStream;
 use pace::{Pace, Tracked};
-
-/// Streams that one HTTP/2 connection may have open.
-const H2_STREAMS: u32 = 128;
 
 /// What the steps know of the connection that a request came on.
 pub(crate) struct Peer {
@@ -57,7 +55,7 @@ pub(crate) async fn serve(
 ) {
     let pace = Arc::new(Pace::new(&worker.gateway.timeouts));
     let _ = stream.set_nodelay(true);
-    let (stream, h2) = match tls {
+    let (stream, is_h2) = match tls {
         None => (ClientStream::Plain(stream), false),
         Some(tls) => {
             // Boxed: a task keeps the size of its largest state for ever.
@@ -68,12 +66,15 @@ pub(crate) async fn serve(
             };
             let session = stream.get_ref().1;
             peer.names = Some(tls.names(session.server_name()));
-            let h2 = session.alpn_protocol() == Some(b"h2");
-            (ClientStream::Tls(Box::new(stream)), h2)
+            let is_h2 = session.alpn_protocol() == Some(b"h2");
+            (ClientStream::Tls(Box::new(stream)), is_h2)
         }
     };
     let io = ClientIo::new(stream, Arc::clone(&pace));
-    http(worker, io, h2, Arc::new(peer), pace).await;
+    match is_h2 {
+        true => h2::serve(worker, io, Arc::new(peer), pace).await,
+        false => http1(worker, io, Arc::new(peer), pace).await,
+    }
 }
 
 /// A connection is counted for as long as this lives. An upgrade takes it along.
@@ -99,8 +100,8 @@ impl Drop for Counted {
     }
 }
 
-/// Runs hyper's connection, boxed so that the task around it stays small.
-async fn http(worker: Arc<Worker>, io: ClientIo, h2: bool, peer: Arc<Peer>, pace: Arc<Pace>) {
+/// Runs hyper's HTTP/1.1 connection, boxed so that the task around it stays small.
+async fn http1(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pace: Arc<Pace>) {
     let limits = worker.gateway.head_limits;
     let service = {
         let (worker, pace) = (Arc::clone(&worker), Arc::clone(&pace));
@@ -114,44 +115,26 @@ async fn http(worker: Arc<Worker>, io: ClientIo, h2: bool, peer: Arc<Peer>, pace
         })
     };
     let drain = &worker.gateway.drain;
-    if h2 {
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(H2_STREAMS)
-            .max_header_list_size(u32::try_from(limits.bytes).unwrap_or(u32::MAX))
-            .serve_connection(TokioIo::new(io), service);
-        let mut connection = Box::pin(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = pace.expired() => return,
-            () = drain.begun() => connection.as_mut().graceful_shutdown(),
-        }
-        tokio::select! {
-            _ = connection => {}
-            () = pace.expired() => {}
-            () = drain.over() => {}
-        }
-    } else {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        // Head and small body go out in one buffer.
-        builder.writev(false).max_buf_size(limits.bytes);
-        if limits.fields != HYPER_FIELDS {
-            builder.max_headers(limits.fields);
-        }
-        let mut connection = Box::pin(
-            builder
-                .serve_connection(TokioIo::new(io), service)
-                .with_upgrades(),
-        );
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = pace.expired() => return,
-            () = drain.begun() => connection.as_mut().graceful_shutdown(),
-        }
-        tokio::select! {
-            _ = connection => {}
-            () = pace.expired() => {}
-            () = drain.over() => {}
-        }
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    // Head and small body go out in one buffer.
+    builder.writev(false).max_buf_size(limits.bytes);
+    if limits.fields != HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    let mut connection = Box::pin(
+        builder
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades(),
+    );
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = pace.expired() => return,
+        () = drain.begun() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = pace.expired() => {}
+        () = drain.over() => {}
     }
 }
 
