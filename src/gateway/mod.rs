@@ -22,6 +22,7 @@ mod relay;
 mod role;
 pub mod route;
 pub mod tls;
+mod unread;
 
 use std::{
     sync::{
@@ -31,7 +32,7 @@ use std::{
     time::SystemTime,
 };
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::{api::access::Port, config};
@@ -39,7 +40,7 @@ use crate::{api::access::Port, config};
 use account::{Account, End, Sink, Step};
 use auth::{Authentication, Authenticator, Principal};
 use authorize::{Who, authorize};
-use connection::{HeadLimits, Peer};
+use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
 use forward::{Body, Exchange, Forwarding, Names, Pool, forward};
 use http::{Destination, Head};
@@ -47,6 +48,7 @@ use limit::{Limits, Network};
 use rejection::{Form, answer};
 use route::{Entry, Table};
 use tls::Tls;
+use unread::Unread;
 
 pub use accept::BindError;
 pub use rejection::Rejection;
@@ -96,12 +98,17 @@ impl Worker {
             method,
             path,
         ));
-        match self.steps(request, peer, &mut account).await {
+        let (parts, body) = request.into_parts();
+        let unread = Unread::of(&parts, &body);
+        let request = Request::from_parts(parts, ());
+        let mut body = Some(body);
+        match self.steps(request, &mut body, peer, &mut account).await {
             // The account of a forwarded request travels with the answer's body.
-            Ok(response) => {
+            Ok(mut response) => {
                 if let Some(mut account) = account {
                     account.answered(response.status());
                     account.close(End::Done);
+                    unread.discard(body, &mut response);
                 }
                 response
             }
@@ -109,22 +116,37 @@ impl Worker {
                 rejection,
                 form: known,
             }) => {
-                let response = match &account {
+                let mut response = match &account {
                     Some(account) => answer(&rejection, known.unwrap_or(form), account.id()),
                     None => answer(&rejection, known.unwrap_or(form), ""),
                 };
                 if let Some(account) = account {
                     account.reject(&rejection);
                 }
+                unread.discard(body, &mut response);
                 response
             }
         }
     }
 
+    /// Answers a head that the guard refused: it is accounted like any request.
+    fn refuse(&self, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let gateway = &*self.gateway;
+        let id = gateway.request_ids.next();
+        // What its method and path were is not for sure.
+        let method = Method::from_bytes(b"-").unwrap_or_default();
+        let account = Account::open(&gateway.sink, id, peer.client.ip(), "http/1.1", &method, "");
+        let rejection = Rejection::from(refusal);
+        let response = answer(&rejection, Form::Problem, account.id());
+        account.reject(&rejection);
+        response
+    }
+
     /// The path of one request; each step may end it.
     async fn steps(
         &self,
-        request: Request<Incoming>,
+        request: Request<()>,
+        body: &mut Option<Incoming>,
         peer: &Peer,
         account: &mut Option<Account>,
     ) -> Result<Response<Body>, Ended> {
@@ -150,7 +172,7 @@ impl Worker {
 
         note(account, |account| account.step(Step::Authenticate));
         let network = Network::from(peer.client.ip());
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, ()) = request.into_parts();
         let authentication =
             gateway
                 .auth
@@ -246,6 +268,9 @@ impl Worker {
             timeouts: &gateway.timeouts,
             drain: &gateway.drain,
             connection: &peer.counted,
+        };
+        let Some(body) = body.take() else {
+            return Err(in_form(Rejection::ClientGone));
         };
         let request = Request::from_parts(parts, body);
         forward(&self.pool, request, exchange, permit, account)

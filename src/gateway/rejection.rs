@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::auth::TokenError;
+use super::{auth::TokenError, connection::Refusal};
 
 pub(crate) use answer::{Form, answer};
 
@@ -69,6 +69,18 @@ pub enum Rejection {
     /// Too many requests or streams at once.
     #[error("too many streams at once")]
     TooManyStreams,
+    /// The request's head is larger than allowed.
+    #[error("the request's head is too large")]
+    HeadTooLarge,
+    /// The request's head did not come in time.
+    #[error("the request's head did not arrive in time")]
+    HeadTimeout,
+    /// A transfer coding that is not `chunked`.
+    #[error("this transfer coding is not supported")]
+    NotImplemented,
+    /// A version of HTTP that this listener does not speak.
+    #[error("this version of HTTP is not supported here")]
+    VersionNotSupported,
     /// The gitspace could not be connected to.
     #[error("the gitspace is not reachable")]
     Unreachable(#[source] std::io::Error),
@@ -109,6 +121,19 @@ impl From<TokenError> for Rejection {
     }
 }
 
+/// What the guard in front of the parser refused.
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Bad(why) => Self::BadRequest(why),
+            Refusal::TooLarge => Self::HeadTooLarge,
+            Refusal::Coding => Self::NotImplemented,
+            Refusal::Version => Self::VersionNotSupported,
+            Refusal::Late => Self::HeadTimeout,
+        }
+    }
+}
+
 /// Whose fault an end was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -141,7 +166,10 @@ impl Rejection {
             Self::Stopped | Self::Starting | Self::ShuttingDown | Self::ControlPlaneStale => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::BodyTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout | Self::HeadTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
 
@@ -172,6 +200,10 @@ impl Rejection {
             Self::ShuttingDown => "shutting-down",
             Self::ControlPlaneStale => "control-plane-stale",
             Self::BodyTimeout => "body-timeout",
+            Self::HeadTimeout => "head-timeout",
+            Self::HeadTooLarge => "head-too-large",
+            Self::NotImplemented => "not-implemented",
+            Self::VersionNotSupported => "version-not-supported",
             Self::ClientGone => "client-gone",
         }
     }
@@ -202,6 +234,10 @@ impl Rejection {
             | Self::RateLimited { .. }
             | Self::TooManyStreams
             | Self::BodyTimeout
+            | Self::HeadTimeout
+            | Self::HeadTooLarge
+            | Self::NotImplemented
+            | Self::VersionNotSupported
             | Self::ClientGone => Fault::Client,
         }
     }
@@ -216,9 +252,14 @@ impl Rejection {
             Self::Stopped | Self::Starting | Self::ControlPlaneStale => "destination_unavailable",
             Self::ShuttingDown => "proxy_internal_response",
             Self::RateLimited { .. } | Self::TooManyStreams => "connection_limit_reached",
-            Self::BadRequest(_) | Self::Misdirected | Self::BodyTimeout | Self::ClientGone => {
-                "http_request_error"
-            }
+            Self::BadRequest(_)
+            | Self::Misdirected
+            | Self::BodyTimeout
+            | Self::HeadTimeout
+            | Self::HeadTooLarge
+            | Self::NotImplemented
+            | Self::VersionNotSupported
+            | Self::ClientGone => "http_request_error",
             Self::NoToken
             | Self::InvalidToken(_)
             | Self::ExpiredToken

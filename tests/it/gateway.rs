@@ -8,6 +8,7 @@ mod account;
 mod admin;
 mod deadlines;
 mod feed;
+mod guard;
 mod headers;
 mod hosts;
 mod limits;

@@ -4,31 +4,30 @@
 //! included; later a connection without a request under way may rest for `keep_alive`. The deadline is moved lazily: a request
 //! costs two atomic writes, no timer. A client that takes nothing of its answers for `body_idle` is let go.
 //!
-//! Not here: HTTP/2 (`h2`), what happens to a request (`Worker::serve`).
+//! Not here: HTTP/1.1 (`h1`, behind its `guard`), HTTP/2 (`h2`), what happens to a request (`Worker::serve`).
 
+mod guard;
+mod h1;
 mod h2;
 mod io;
 mod pace;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
-use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{
     Worker,
     account::Sink,
-    forward::Body,
     limit::ConnectionPermit,
     tls::{Names, Tls},
 };
 
+pub(crate) use guard::{Refusal, malformed};
 pub(crate) use io::ClientIo;
 
 use io::ClientStream;
-use pace::{Pace, Tracked};
+use pace::Pace;
 
 /// What the steps know of the connection that a request came on.
 pub(crate) struct Peer {
@@ -73,7 +72,7 @@ pub(crate) async fn serve(
     let io = ClientIo::new(stream, Arc::clone(&pace));
     match is_h2 {
         true => h2::serve(worker, io, Arc::new(peer), pace).await,
-        false => http1(worker, io, Arc::new(peer), pace).await,
+        false => h1::serve(worker, io, Arc::new(peer), pace).await,
     }
 }
 
@@ -99,47 +98,6 @@ impl Drop for Counted {
         self.sink.metrics.connections.dec();
     }
 }
-
-/// Runs hyper's HTTP/1.1 connection, boxed so that the task around it stays small.
-async fn http1(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pace: Arc<Pace>) {
-    let limits = worker.gateway.head_limits;
-    let service = {
-        let (worker, pace) = (Arc::clone(&worker), Arc::clone(&pace));
-        service_fn(move |request: Request<Incoming>| {
-            let (worker, peer, in_flight) =
-                (Arc::clone(&worker), Arc::clone(&peer), Pace::begin(&pace));
-            async move {
-                let response: Response<Body> = worker.serve(request, &peer).await;
-                Ok::<_, Infallible>(response.map(|body| Tracked::new(body, in_flight)))
-            }
-        })
-    };
-    let drain = &worker.gateway.drain;
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    // Head and small body go out in one buffer.
-    builder.writev(false).max_buf_size(limits.bytes);
-    if limits.fields != HYPER_FIELDS {
-        builder.max_headers(limits.fields);
-    }
-    let mut connection = Box::pin(
-        builder
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades(),
-    );
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = pace.expired() => return,
-        () = drain.begun() => connection.as_mut().graceful_shutdown(),
-    }
-    tokio::select! {
-        _ = connection => {}
-        () = pace.expired() => {}
-        () = drain.over() => {}
-    }
-}
-
-/// With its own number of fields hyper parses on the stack.
-const HYPER_FIELDS: usize = 100;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 use crate::config::Timeout;
 
 use super::{Carried, pool::Lease};
-use crate::gateway::account::End;
+use crate::gateway::{account::End, connection::malformed};
 
 /// What a body can fail with; hyper then cuts the message visibly.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -217,6 +217,7 @@ pub(super) struct Progress {
     start: Instant,
     last_micros: AtomicU64,
     stalled: AtomicBool,
+    malformed: OnceLock<&'static str>,
 }
 
 impl Progress {
@@ -226,6 +227,7 @@ impl Progress {
             start: Instant::now(),
             last_micros: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            malformed: OnceLock::new(),
         }
     }
 
@@ -237,6 +239,11 @@ impl Progress {
     /// Whether it was given up because nothing came.
     pub(super) fn stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// What was wrong with it, where it was not framed as it must be.
+    pub(super) fn malformed(&self) -> Option<&'static str> {
+        self.malformed.get().copied()
     }
 
     fn data(&self, bytes: usize) {
@@ -286,7 +293,13 @@ impl http_body::Body for RequestBody {
                 upload.progress.data(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(Box::new(error)))),
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(why) = malformed(&error) {
+                    // Set once: a body fails once.
+                    let _ = upload.progress.malformed.set(why);
+                }
+                Poll::Ready(Some(Err(Box::new(error))))
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(upload.idle.poll(context));

@@ -217,6 +217,9 @@ fn why(error: hyper::Error, progress: Option<&Arc<Progress>>, target: &Target) -
     if progress.is_some_and(|progress| progress.stalled()) {
         return Rejection::BodyTimeout;
     }
+    if let Some(why) = progress.and_then(|progress| progress.malformed()) {
+        return Rejection::BadRequest(why);
+    }
     if error.is_user() {
         return Rejection::ClientGone;
     }

@@ -68,7 +68,11 @@ async fn streams(
     client: OnUpgrade,
     upstream: OnUpgrade,
 ) -> Result<(Side<ClientIo>, Side<UpstreamIo>), End> {
-    let client = take(client.await.map_err(|_| End::ClientGone)?).ok_or(End::ClientGone)?;
+    let (client, read) =
+        take::<ClientIo>(client.await.map_err(|_| End::ClientGone)?).ok_or(End::ClientGone)?;
+    let (client, early) = client.into_stream();
+    // The guard lets nothing pass behind a request for an upgrade: at most one of the two has bytes.
+    let client = (Box::new(client), if read.is_empty() { early } else { read });
     let upstream =
         take(upstream.await.map_err(|_| End::GitspaceBroke)?).ok_or(End::GitspaceBroke)?;
     Ok((client, upstream))

@@ -1,0 +1,85 @@
+//! HTTP/1.1: hyper's server behind the head guard.
+//!
+//! Not here: TLS and the choice of protocol (`connection`), what happens to a request (`Worker::serve`).
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, server::conn::http1::Builder, service::service_fn};
+use hyper_util::rt::TokioIo;
+
+use super::{
+    ClientIo, HeadLimits, Peer,
+    guard::{Gate, Guard},
+    pace::{Pace, Tracked},
+};
+use crate::gateway::{Worker, forward::Body};
+
+/// With its own number of fields hyper parses on the stack.
+const HYPER_FIELDS: usize = 100;
+/// What hyper's buffer may hold beside a head of the largest size: it gets heads whole.
+const ROOM: usize = 16 * 1024;
+
+/// Serves a connection that speaks HTTP/1.1, until it ends.
+pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pace: Arc<Pace>) {
+    let limits = worker.gateway.head_limits;
+    let gate = Arc::new(Gate::default());
+    let guard = Guard::new(
+        Arc::clone(&gate),
+        limits,
+        pace.deadline(),
+        worker.gateway.timeouts.head,
+    );
+    let service = {
+        let (worker, pace) = (Arc::clone(&worker), Arc::clone(&pace));
+        service_fn(move |request: Request<Incoming>| {
+            let (worker, peer, gate, in_flight) = (
+                Arc::clone(&worker),
+                Arc::clone(&peer),
+                Arc::clone(&gate),
+                Pace::begin(&pace),
+            );
+            async move {
+                let number = gate.next();
+                let response: Response<Body> = match gate.refusal(number) {
+                    None => worker.serve(request, &peer).await,
+                    Some(refusal) => worker.refuse(refusal, &peer),
+                };
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    gate.answered(number);
+                }
+                Ok::<_, Infallible>(response.map(|body| Tracked::new(body, in_flight)))
+            }
+        })
+    };
+    // Boxed: a task keeps the size of its largest state for ever.
+    let mut connection = Box::pin(
+        builder(limits)
+            .serve_connection(TokioIo::new(io.guarded(guard)), service)
+            .with_upgrades(),
+    );
+    let drain = &worker.gateway.drain;
+    // The connection first: a late head gets its answer at the moment at which the connection's time is up.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = pace.expired() => return,
+        () = drain.begun() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        biased;
+        _ = connection => {}
+        () = pace.expired() => {}
+        () = drain.over() => {}
+    }
+}
+
+fn builder(limits: HeadLimits) -> Builder {
+    let mut builder = Builder::new();
+    // Head and small body go out in one buffer.
+    builder.writev(false).max_buf_size(limits.bytes + ROOM);
+    if limits.fields > HYPER_FIELDS {
+        builder.max_headers(limits.fields);
+    }
+    builder
+}
