@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test bench load lint
+.PHONY: help demo web test cargo-test browser-test wire fuzz bench load lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,14 @@ cargo-test: web ## the tests that need no browser
 browser-test: web ## the two browser tests: the built-in terminal, and code-server
 	@mkdir -p $(LOGS)
 	@tests/browser/run.sh 2>&1 | tee $(LOGS)/browser-test.log
+
+wire: web ## 1,200 cases through the gateway, nginx and HAProxy, a minute; writes docs/wire.md; ARGS="--products gateway"
+	@.ci/need python3 nginx haproxy openssl
+	@cargo build --locked
+	@tests/wire/run.py $(ARGS)
+
+fuzz: web ## every fuzz target for a minute; make fuzz ARGS="600 host cookies"
+	@fuzz/run $(ARGS)
 
 bench: ## criterion benches: auth, route, end_to_end
 	@cargo bench --locked
