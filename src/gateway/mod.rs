@@ -14,6 +14,9 @@ mod authorize;
 mod connection;
 mod drain;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod limit;
 mod own;

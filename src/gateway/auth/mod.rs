@@ -11,6 +11,8 @@ mod cache;
 mod carrier;
 mod claims;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 pub(crate) mod keys;
 mod own_keys;
 mod principal;

@@ -9,6 +9,8 @@
 
 mod body;
 mod connect;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod headers;
 mod pool;
 mod upgrade;

@@ -11,6 +11,8 @@ mod entry;
 mod error;
 pub(crate) mod feed;
 pub(crate) mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod target;
 
 use std::sync::Arc;

@@ -1,0 +1,128 @@
+//! What the fuzz targets in `fuzz/` drive: each function takes bytes as a stranger would send them, runs one parser or policy of
+//! the data path, and panics where an invariant or an independent reading of the same bytes disagrees.
+//!
+//! Compiled for tests and with the feature `fuzzing` only. The unit test replays every seed, so that the targets cannot rot.
+
+pub use super::{auth::fuzzing::cookies, forward::fuzzing::headers, route::fuzzing::routes_file};
+
+use http::{Request, Uri, Version};
+
+use super::http as parse;
+
+const DOMAIN: &str = "gitspaces.localhost";
+
+/// Lines of an input; what strangers send in one field cannot hold a line feed.
+pub(super) fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    data.split(|byte| *byte == b'\n')
+}
+
+/// `Host`, a line feed, a request target: whatever is accepted is canonical, and says what the strict reading says.
+pub fn host(data: &[u8]) {
+    let mut lines = lines(data);
+    let (host, target) = (lines.next().unwrap_or_default(), lines.next());
+    let mut request = Request::builder();
+    if let Some(target) = target.filter(|target| !target.is_empty()) {
+        let Ok(target) = Uri::try_from(target) else {
+            return;
+        };
+        request = request.uri(target);
+    }
+    if data.first() == Some(&b'!') {
+        request = request.version(Version::HTTP_2);
+    } else {
+        request = request.header("host", host);
+    }
+    let Ok(request) = request.body(()) else {
+        return;
+    };
+    let domains = [DOMAIN.into()];
+    let Ok(head) = parse::parse(&request, &domains) else {
+        return;
+    };
+    let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
+    let said = match request.headers().get("host") {
+        Some(host) => host.as_bytes(),
+        None => authority.unwrap_or_default(),
+    };
+    if let Some(authority) = authority {
+        assert!(authority.eq_ignore_ascii_case(said), "two authorities");
+    }
+    let strict = strictly(said);
+    assert_eq!(
+        Some((&*head.host, head.authority_port)),
+        strict.as_ref().map(|(host, port)| (host.as_str(), *port)),
+        "{:?}",
+        String::from_utf8_lossy(said)
+    );
+    one_spelling(&head, &domains);
+}
+
+/// RFC 3986 §3.2.2 without its percent-encoding and sub-delimiters: a name or IPv4 address, or an IPv6 address in brackets.
+fn strictly(authority: &[u8]) -> Option<(String, Option<u16>)> {
+    let text = std::str::from_utf8(authority).ok()?;
+    let (host, port) = match text.rfind(':') {
+        Some(at) if !text[at..].contains(']') => (&text[..at], &text[at + 1..]),
+        _ => (text, ""),
+    };
+    let port = match port {
+        "" => None,
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        _ => return None,
+    };
+    let host = host.to_ascii_lowercase();
+    if let Some(address) = host.strip_prefix('[') {
+        address
+            .strip_suffix(']')?
+            .parse::<std::net::Ipv6Addr>()
+            .ok()?;
+        return Some((host, port));
+    }
+    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let fits = (1..=253).contains(&host.len()) && !host.ends_with('.') && host.bytes().all(name);
+    fits.then_some((host, port))
+}
+
+/// A gitspace's port has one host, and a canonical host stays as it is.
+fn one_spelling(head: &parse::Head, domains: &[Box<str>]) {
+    if let parse::Destination::Gitspace(gitspace, port) = &head.destination {
+        let host = match port {
+            crate::api::access::Port::App(number) => format!("{gitspace}-{number}.{DOMAIN}"),
+            _ => format!("{gitspace}.{DOMAIN}"),
+        };
+        assert_eq!(*head.host, *host, "two hosts lead to one port");
+    }
+    let again = Request::builder().header("host", &*head.host).body(());
+    let again = again.map(|request| parse::parse(&request, domains));
+    let Ok(Ok(again)) = again else {
+        panic!("the canonical host {:?} is refused", head.host);
+    };
+    assert_eq!(
+        (&again.host, &again.destination),
+        (&head.host, &head.destination)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeds(target: &str, run: fn(&[u8])) {
+        let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let files: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+        assert!(files.len() >= 3, "{folder} has too few seeds");
+        for file in files {
+            let file = file.unwrap().path();
+            println!("{}", file.display());
+            run(&std::fs::read(file).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_seed_of_the_fuzz_targets_holds() {
+        seeds("host", host);
+        seeds("headers", headers);
+        seeds("cookies", cookies);
+        seeds("routes_file", routes_file);
+    }
+}
