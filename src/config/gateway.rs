@@ -273,6 +273,8 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Requests and streams at once.
+    pub requests: usize,
     /// Connections at once from one network (IPv4 /32, IPv6 /64).
     pub connections_per_network: usize,
     /// New connections per second from one network.
@@ -305,6 +307,7 @@ impl Default for Limits {
         }
         Self {
             connections: 20_000,
+            requests: 40_000,
             connections_per_network: 1_000,
             new_connections_per_network: rate(200),
             failed_logins_per_network: rate(60),
@@ -314,7 +317,7 @@ impl Default for Limits {
             streams_per_gitspace: 2_000,
             keys: 100_000,
             head_bytes: 64 * 1024,
-            head_fields: 100,
+            head_fields: 200,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Accept: listeners, workers, connection permits.
 //!
 //! First step of the path. Every worker is a thread with a runtime, listeners and a pool of its own (docs/performance.md says why).
-//! A connection without a permit is closed before a byte of it is read.
+//! A connection without a permit is closed before a byte of it is read. When all places are taken the newest is the one that is
+//! refused, with a 503 as long as one of a few places for that is free; who is there stays.
 
 use std::{
     io,
@@ -18,6 +19,7 @@ use super::{
     Gateway, Worker,
     connection::{self, Counted, Peer},
     forward::Pool,
+    limit::{Admission, Full},
     tls::Tls,
 };
 use crate::config::{Listen, ListenProtocol};
@@ -25,6 +27,12 @@ use crate::config::{Listen, ListenProtocol};
 const BACKLOG: i32 = 4096;
 /// How long to wait when the process has no descriptors left.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// So long has who is shed to ask and to be told.
+const SHED_WITHIN: Duration = Duration::from_secs(2);
+/// The answer to who cannot even be listened to, in the clear.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    connection: close\r\ncontent-length: 0\r\nretry-after: 2\r\ncache-control: no-store\r\n\
+    proxy-status: cde-gateway; error=connection_limit_reached; details=\"overloaded\"\r\n\r\n";
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// A bound address: one socket per worker.
@@ -195,9 +203,21 @@ fn admit(
     listen: &Listen,
 ) {
     let gateway = &worker.gateway;
-    let Some(permit) = gateway.limits.connection(client.ip().into()) else {
-        gateway.sink.metrics.refused_connections.inc();
-        return;
+    let metrics = &gateway.sink.metrics;
+    let (permit, shed) = match gateway.limits.connection(client.ip().into()) {
+        Admission::Open(permit) => (permit, false),
+        Admission::Shed(permit) => {
+            metrics.shed_connections.inc();
+            (permit, true)
+        }
+        Admission::Refused(full) => {
+            metrics.refused_connections.inc();
+            if full == Full::Total && listen.protocol == ListenProtocol::Http {
+                // What does not fit into an empty socket buffer at once is not worth waiting for.
+                let _ = stream.try_write(OVERLOADED);
+            }
+            return;
+        }
     };
     let tls: Option<Arc<Tls>> = match listen.protocol {
         ListenProtocol::Https => gateway.tls.clone(),
@@ -209,11 +229,17 @@ fn admit(
         secure: listen.protocol == ListenProtocol::Https,
         redirect: listen.redirect_to_https,
         names: None,
+        shed,
         counted: Counted::new(permit, &gateway.sink),
     };
-    gateway
-        .drain
-        .spawn(connection::serve(Arc::clone(worker), stream, peer, tls));
+    let serving = connection::serve(Arc::clone(worker), stream, peer, tls);
+    match shed {
+        false => gateway.drain.spawn(serving),
+        // Boxed: it is the rarer of the two, and would make room for a timer in all.
+        true => gateway.drain.spawn(Box::pin(async {
+            let _ = tokio::time::timeout(SHED_WITHIN, serving).await;
+        })),
+    }
 }
 
 /// Errors of the connection that was to be accepted, not of the listener.

@@ -1,6 +1,6 @@
 //! Limit: how much one network, principal or gitspace may ask for.
 //!
-//! Per network before authentication (connections, failed logins), per principal and gitspace after authorization. Rates are
+//! Per network before authentication (connections, failed logins), all connections and requests together, per principal and gitspace after authorization. Rates are
 //! governor's GCRA; what runs at once is counted by permits. The number of keys is bounded: beyond it, newcomers share one bucket,
 //! so a flood of new keys can neither grow memory nor push out those who are known.
 //!
@@ -30,6 +30,10 @@ use crate::{api::GitspaceId, config};
 
 /// A bucket that nobody used for so long is full again and can be forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(120);
+/// Beside the places of connections there are some, one for so many, for those who are only told that all are taken.
+const RESERVE_SHARE: usize = 64;
+const RESERVE_MIN: usize = 4;
+const RESERVE_MAX: usize = 256;
 
 /// An IPv4 address, or the /64 of an IPv6 address: what one customer of a network usually has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +62,9 @@ pub(crate) enum Principal {
 pub(crate) struct Limits<C: Clock = DefaultClock> {
     connections: Arc<AtomicUsize>,
     connections_max: usize,
+    reserve: Arc<AtomicUsize>,
+    reserve_max: usize,
+    requests_max: usize,
     networks: Buckets<Network, C>,
     failures: Buckets<Network, C>,
     principals: Buckets<Principal, C>,
@@ -84,6 +91,9 @@ impl<C: Clock + Clone> Limits<C> {
         Self {
             connections: Arc::default(),
             connections_max: limits.connections,
+            reserve: Arc::default(),
+            reserve_max: (limits.connections / RESERVE_SHARE).clamp(RESERVE_MIN, RESERVE_MAX),
+            requests_max: limits.requests,
             networks: Buckets::new(
                 per_second(limits.new_connections_per_network),
                 limits.connections_per_network,
@@ -101,15 +111,31 @@ impl<C: Clock + Clone> Limits<C> {
         }
     }
 
-    /// Before anything is read from a connection. None: it is closed at once.
-    pub(crate) fn connection(&self, network: Network) -> Option<ConnectionPermit> {
-        let total = Count::take(&self.connections, self.connections_max)?;
+    /// Before anything is read from a connection. Nobody who is there already is let go for a newcomer.
+    pub(crate) fn connection(&self, network: Network) -> Admission {
         let bucket = self.networks.bucket(&network);
-        bucket.rate.check().ok()?;
-        Some(ConnectionPermit {
+        if bucket.rate.check().is_err() {
+            return Admission::Refused(Full::Network);
+        }
+        let Some(counted) = Count::take(&bucket.streams, self.networks.streams_max) else {
+            return Admission::Refused(Full::Network);
+        };
+        let permit = |total| ConnectionPermit {
             _total: total,
-            _network: Count::take(&bucket.streams, self.networks.streams_max)?,
-        })
+            _network: counted,
+        };
+        if let Some(total) = Count::take(&self.connections, self.connections_max) {
+            return Admission::Open(permit(total));
+        }
+        match Count::take(&self.reserve, self.reserve_max) {
+            Some(reserve) => Admission::Shed(permit(reserve)),
+            None => Admission::Refused(Full::Total),
+        }
+    }
+
+    /// Whether one request more than so many is one too many.
+    pub(crate) fn has_room(&self, requests: i64) -> bool {
+        usize::try_from(requests).is_ok_and(|requests| requests <= self.requests_max)
     }
 
     /// Whether this network may still try tokens.
@@ -168,6 +194,26 @@ impl<C: Clock + Clone> Limits<C> {
         self.principals.sweep();
         self.gitspaces.sweep();
     }
+}
+
+/// What becomes of a new connection.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It is served.
+    Open(ConnectionPermit),
+    /// All places are taken: it is told so, in one of a few places for that.
+    Shed(ConnectionPermit),
+    /// It is closed at once.
+    Refused(Full),
+}
+
+/// Which limit refused a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// That of its network: number or rate.
+    Network,
+    /// That of all connections, and of the places to say so.
+    Total,
 }
 
 /// A connection is counted for as long as this lives.
@@ -370,12 +416,32 @@ mod tests {
     #[test]
     fn connections_are_bounded_in_total_and_per_network() {
         let (limits, _) = limits("connections = 2\nconnections_per_network = 1");
-        let first = limits.connection(network("10.0.0.1")).unwrap();
-        assert!(limits.connection(network("10.0.0.1")).is_none());
-        let _second = limits.connection(network("10.0.0.2")).unwrap();
-        assert!(limits.connection(network("10.0.0.3")).is_none());
+        let connect = |ip: &str| limits.connection(network(ip));
+        let Admission::Open(first) = connect("10.0.0.1") else {
+            panic!("there is a place");
+        };
+        assert!(matches!(
+            connect("10.0.0.1"),
+            Admission::Refused(Full::Network)
+        ));
+        let _second = connect("10.0.0.2");
+        let told: Vec<_> = (3..3 + RESERVE_MIN)
+            .map(|n| connect(&format!("10.0.0.{n}")))
+            .collect();
+        assert!(told.iter().all(|shed| matches!(shed, Admission::Shed(_))));
+        assert!(matches!(
+            connect("10.0.0.9"),
+            Admission::Refused(Full::Total)
+        ));
         drop(first);
-        assert!(limits.connection(network("10.0.0.3")).is_some());
+        assert!(matches!(connect("10.0.0.9"), Admission::Open(_)));
+    }
+
+    #[test]
+    fn requests_are_bounded_in_total() {
+        let (limits, _) = limits("requests = 2");
+        assert!(limits.has_room(2));
+        assert!(!limits.has_room(3));
     }
 
     #[test]

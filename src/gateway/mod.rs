@@ -127,6 +127,12 @@ impl Worker {
                     account.reject(&rejection);
                 }
                 unread.discard(body, &mut response);
+                if peer.shed && protocol == "http/1.1" {
+                    let close = ::http::HeaderValue::from_static("close");
+                    response
+                        .headers_mut()
+                        .insert(::http::header::CONNECTION, close);
+                }
                 response
             }
         }
@@ -156,6 +162,12 @@ impl Worker {
         let gateway = &self.gateway;
         let now = SystemTime::now();
 
+        if peer.shed || !gateway.limits.has_room(gateway.sink.metrics.streams.get()) {
+            return Err(Rejection::Overloaded.into());
+        }
+        if request.version() == ::http::Version::HTTP_2 {
+            connection::h2::check(&request, gateway.head_limits.fields)?;
+        }
         let head = http::parse(&request, &gateway.domains)?;
         let in_form = |rejection| Ended {
             rejection,

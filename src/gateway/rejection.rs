@@ -99,6 +99,9 @@ pub enum Rejection {
     /// This gateway is stopping.
     #[error("this gateway is stopping")]
     ShuttingDown,
+    /// All connections or requests at once are taken.
+    #[error("this gateway has too much to do")]
+    Overloaded,
     /// The feed's lease ran out and `fail_mode` is `closed`.
     #[error("this gateway has not heard from the control plane for too long")]
     ControlPlaneStale,
@@ -163,9 +166,11 @@ impl Rejection {
             Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable(_) | Self::Broke(_) => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Stopped | Self::Starting | Self::ShuttingDown | Self::ControlPlaneStale => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Stopped
+            | Self::Starting
+            | Self::Overloaded
+            | Self::ShuttingDown
+            | Self::ControlPlaneStale => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTimeout | Self::HeadTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -197,6 +202,7 @@ impl Rejection {
             Self::Timeout => "gitspace-timeout",
             Self::Stopped => "gitspace-stopped",
             Self::Starting => "gitspace-starting",
+            Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting-down",
             Self::ControlPlaneStale => "control-plane-stale",
             Self::BodyTimeout => "body-timeout",
@@ -216,7 +222,7 @@ impl Rejection {
             | Self::Timeout
             | Self::Stopped
             | Self::Starting => Fault::Gitspace,
-            Self::ShuttingDown | Self::ControlPlaneStale => Fault::Gateway,
+            Self::Overloaded | Self::ShuttingDown | Self::ControlPlaneStale => Fault::Gateway,
             Self::BadRequest(_)
             | Self::Misdirected
             | Self::Loop
@@ -251,7 +257,9 @@ impl Rejection {
             Self::Loop => "proxy_loop_detected",
             Self::Stopped | Self::Starting | Self::ControlPlaneStale => "destination_unavailable",
             Self::ShuttingDown => "proxy_internal_response",
-            Self::RateLimited { .. } | Self::TooManyStreams => "connection_limit_reached",
+            Self::Overloaded | Self::RateLimited { .. } | Self::TooManyStreams => {
+                "connection_limit_reached"
+            }
             Self::BadRequest(_)
             | Self::Misdirected
             | Self::BodyTimeout

@@ -49,6 +49,7 @@ fn timeouts(gateway: &Gateway, findings: &mut Findings) {
 fn sizes(limits: &Limits, findings: &mut Findings) {
     let counts = [
         ("connections", limits.connections),
+        ("requests", limits.requests),
         ("connections_per_network", limits.connections_per_network),
         ("streams_per_principal", limits.streams_per_principal),
         ("streams_per_gitspace", limits.streams_per_gitspace),

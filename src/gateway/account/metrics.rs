@@ -34,6 +34,10 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     /// Connections that were closed because of a limit.
     pub(crate) refused_connections: Counter,
+    /// Connections that were told that all places are taken.
+    pub(crate) shed_connections: Counter,
+    /// HTTP/2 connections that were ended for a flood, or for requests broken off.
+    pub(crate) abusive_connections: Counter,
     /// TLS handshakes that failed or took too long.
     pub(crate) failed_handshakes: Counter,
     /// Connections made to upstreams.
@@ -61,6 +65,8 @@ impl Metrics {
             streams: Gauge::default(),
             connections: Gauge::default(),
             refused_connections: Counter::default(),
+            shed_connections: Counter::default(),
+            abusive_connections: Counter::default(),
             failed_handshakes: Counter::default(),
             upstream_connections: Counter::default(),
             upstream_reused: Counter::default(),
@@ -108,6 +114,16 @@ impl Metrics {
             "refused_connections",
             "Connections closed by a limit",
             self.refused_connections.clone(),
+        );
+        registry.register(
+            "shed_connections",
+            "Connections answered 503 because all places were taken",
+            self.shed_connections.clone(),
+        );
+        registry.register(
+            "abusive_connections",
+            "HTTP/2 connections ended for a flood or broken-off requests",
+            self.abusive_connections.clone(),
         );
         registry.register(
             "failed_handshakes",

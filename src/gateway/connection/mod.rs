@@ -8,7 +8,7 @@
 
 mod guard;
 mod h1;
-mod h2;
+pub(crate) mod h2;
 mod io;
 mod pace;
 
@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) secure: bool,
     /// Answer everything with a redirect to https.
     pub(crate) redirect: bool,
+    /// Answer everything with 503: all places were taken when it came.
+    pub(crate) shed: bool,
     /// The names of the certificate served, if any.
     pub(crate) names: Option<Arc<Names>>,
     /// Its connection's place among those that are counted.

@@ -1,0 +1,549 @@
+//! HTTP/2 in order, and too much of it: resets, floods, bombs. The connection ends, little reaches the upstream, others are served.
+//!
+//! Not here: frames that break the rules (`h2_framing`), slow peers (`slow`).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+
+use crate::support::{
+    HOST, Outcome, RawH2, Setup, TestGateway, Upstream, eventually,
+    raw_h2::{code, flag, frame, indexed_literal, kind, literal, reference, setting},
+    read_request, soon,
+};
+
+const HEAD: u8 = flag::END_HEADERS;
+const WHOLE: u8 = flag::END_HEADERS | flag::END_STREAM;
+/// At most so many requests of one connection may reach an upstream without being answered.
+const REACH: usize = 100;
+
+/// An upstream that answers nothing, and counts.
+async fn silent() -> (Upstream, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let upstream = Upstream::scripted(move |stream, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let mut stream = BufReader::new(stream);
+            while read_request(&mut stream).await.is_ok() {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    (upstream, count)
+}
+
+/// Others are served as if nothing had happened.
+async fn others_are_served(gateway: &TestGateway) {
+    let client = RawH2::connect(gateway, HOST).await;
+    let mut client = soon("a new connection", async { client }).await;
+    client.request(1, "GET", &[("x-victim", "1")], true).await;
+    assert!(matches!(
+        client.outcome(1).await,
+        Outcome::Answer(401..=599 | 200, _)
+    ));
+}
+
+#[track_caller]
+fn ended(outcome: &Outcome) {
+    let calm = Outcome::GoAway(code::ENHANCE_YOUR_CALM);
+    assert!(
+        *outcome == calm || *outcome == Outcome::Closed,
+        "{outcome:?}"
+    );
+}
+
+fn reset(stream: u32) -> Vec<u8> {
+    frame(kind::RST_STREAM, 0, stream, &code::CANCEL.to_be_bytes())
+}
+
+fn get(client: &RawH2, stream: u32) -> Vec<u8> {
+    frame(kind::HEADERS, WHOLE, stream, &client.block("GET", "/", &[]))
+}
+
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|number| 2 * number + 1)
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection_and_few_requests_reach_the_upstream() {
+    let (upstream, count) = silent().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    for batch in streams(2_000).collect::<Vec<_>>().chunks(10) {
+        let bytes: Vec<u8> = batch
+            .iter()
+            .flat_map(|stream| [get(&client, *stream), reset(*stream)].concat())
+            .collect();
+        if client.raw(&bytes).await.is_err() {
+            break;
+        }
+    }
+    ended(&client.ended().await);
+    assert!(count.load(Ordering::SeqCst) <= REACH, "{count:?}");
+}
+
+#[tokio::test]
+async fn resets_after_the_upstream_has_seen_each_request_are_counted_as_well() {
+    let (upstream, count) = silent().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    for (number, stream) in streams(REACH as u32).enumerate() {
+        let bytes = get(&client, stream);
+        client.raw(&bytes).await.unwrap();
+        eventually("the upstream sees it", || async {
+            (count.load(Ordering::SeqCst) > number).then_some(())
+        })
+        .await;
+        client.raw(&reset(stream)).await.unwrap();
+    }
+    ended(&client.ended().await);
+    assert_eq!(count.load(Ordering::SeqCst), REACH);
+    let abusive = gateway.metric("cde_gateway_abusive_connections_total", &[]);
+    assert_eq!(abusive.await, 1.0);
+}
+
+#[tokio::test]
+async fn resets_in_batches_as_large_as_streams_at_once_reach_no_further() {
+    let (upstream, count) = silent().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    // 90 at once are open and waiting; 50 of them go, and 50 others come.
+    let first: Vec<u8> = streams(90)
+        .flat_map(|stream| get(&client, stream))
+        .collect();
+    client.raw(&first).await.unwrap();
+    eventually("all are at the upstream", || async {
+        (count.load(Ordering::SeqCst) == 90).then_some(())
+    })
+    .await;
+    let resets: Vec<u8> = streams(50).flat_map(reset).collect();
+    let second: Vec<u8> = (90..140)
+        .flat_map(|number| get(&client, 2 * number + 1))
+        .collect();
+    client.raw(&[resets, second].concat()).await.unwrap();
+    eventually("ten more are at the upstream", || async {
+        (count.load(Ordering::SeqCst) == REACH).then_some(())
+    })
+    .await;
+    let resets: Vec<u8> = (50..140)
+        .map(|number| reset(2 * number + 1))
+        .collect::<Vec<_>>()
+        .concat();
+    client.raw(&resets).await.unwrap();
+    ended(&client.ended().await);
+    assert_eq!(count.load(Ordering::SeqCst), REACH);
+}
+
+/// Errors that make us reset a stream, each behind a request whose body is still open (MadeYouReset).
+fn provocations() -> Vec<(&'static str, fn(&RawH2, u32) -> Vec<u8>)> {
+    fn open(client: &RawH2, stream: u32) -> Vec<u8> {
+        frame(
+            kind::HEADERS,
+            HEAD,
+            stream,
+            &client.block("POST", "/", &[("content-length", "5")]),
+        )
+    }
+    vec![
+        ("WINDOW_UPDATE by 0", |client, stream| {
+            [
+                open(client, stream),
+                frame(kind::WINDOW_UPDATE, 0, stream, &[0; 4]),
+            ]
+            .concat()
+        }),
+        ("a window that overflows", |client, stream| {
+            let increment = 0x7fff_ffff_u32.to_be_bytes();
+            [
+                open(client, stream),
+                frame(kind::WINDOW_UPDATE, 0, stream, &increment),
+            ]
+            .concat()
+        }),
+        ("HEADERS on a half-closed stream", |client, stream| {
+            [get(client, stream), get(client, stream)].concat()
+        }),
+        ("DATA on a half-closed stream", |client, stream| {
+            [get(client, stream), frame(kind::DATA, 0, stream, b"x")].concat()
+        }),
+        ("PRIORITY of 4 bytes", |client, stream| {
+            [
+                open(client, stream),
+                frame(kind::PRIORITY, 0, stream, &[0; 4]),
+            ]
+            .concat()
+        }),
+        ("PRIORITY of a stream on itself", |client, stream| {
+            let payload = [&stream.to_be_bytes()[..], &[0]].concat();
+            [
+                open(client, stream),
+                frame(kind::PRIORITY, 0, stream, &payload),
+            ]
+            .concat()
+        }),
+        ("a body that is too long", |client, stream| {
+            [
+                open(client, stream),
+                frame(kind::DATA, 0, stream, b"123456"),
+            ]
+            .concat()
+        }),
+        ("a body that is too short", |client, stream| {
+            [
+                open(client, stream),
+                frame(kind::DATA, flag::END_STREAM, stream, b"1"),
+            ]
+            .concat()
+        }),
+        ("trailers that do not end the stream", |client, stream| {
+            [
+                open(client, stream),
+                frame(kind::HEADERS, HEAD, stream, &literal("x-a", "1")),
+            ]
+            .concat()
+        }),
+        ("a frame larger than its window", |client, stream| {
+            let large = frame(kind::DATA, 0, stream, &[0; 16_384]).repeat(17);
+            let head = frame(kind::HEADERS, HEAD, stream, &client.block("POST", "/", &[]));
+            [head, large].concat()
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn resets_that_a_client_provokes_end_the_connection_and_few_requests_reach_the_upstream() {
+    for answering in [false, true] {
+        for (name, provoke) in provocations() {
+            let (silent, count) = silent().await;
+            let echo = Upstream::echo().await;
+            let upstream = if answering { &echo } else { &silent };
+            let gateway = Setup::to(upstream).start();
+            let mut client = RawH2::connect(&gateway, HOST).await;
+            for stream in streams(400) {
+                let bytes = provoke(&client, stream);
+                if client.raw(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            let outcome = client.ended().await;
+            assert!(
+                !matches!(outcome, Outcome::GoAway(code::NO_ERROR)),
+                "{name}: {outcome:?}"
+            );
+            let reached = count.load(Ordering::SeqCst).max(echo.seen().len());
+            assert!(reached <= REACH, "{name}: {reached}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_browser_that_leaves_pages_keeps_its_connection() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let upstream = Upstream::scripted(move |stream, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let mut stream = BufReader::new(stream);
+            while let Ok(request) = read_request(&mut stream).await {
+                if request.target == "/slow" {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                if stream.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let mut next = streams(100_000);
+    for page in 1..=5 {
+        // 60 requests are on the way when the user goes on; the next page's 60 are answered.
+        let mut leave = |count: usize| next.by_ref().take(count).collect::<Vec<_>>();
+        let waiting = leave(60);
+        let answered = leave(60);
+        for stream in &waiting {
+            let block = client.block("GET", "/slow", &[]);
+            client.send(kind::HEADERS, WHOLE, *stream, &block).await;
+        }
+        eventually("all are at the upstream", || async {
+            (count.load(Ordering::SeqCst) == 60 * page).then_some(())
+        })
+        .await;
+        let resets: Vec<u8> = waiting.iter().flat_map(|stream| reset(*stream)).collect();
+        client.raw(&resets).await.unwrap();
+        for stream in &answered {
+            client.request(*stream, "GET", &[], true).await;
+        }
+        // Answers come in any order: the last of all is enough to have them all.
+        let mut left = answered.len();
+        while left > 0 {
+            let frame = client.next().await.expect("the connection lives");
+            left -= usize::from(frame.kind == kind::DATA && frame.flags & flag::END_STREAM != 0);
+        }
+    }
+}
+
+/// Writes `unit` again and again until the connection ends, and tells how often that went. Somebody reads meanwhile.
+async fn flood(client: RawH2, first: &[u8], unit: &[u8]) -> usize {
+    let (mut reader, mut writer) = client.split();
+    let drain = tokio::spawn(async move { reader.read_to_end(&mut Vec::new()).await });
+    writer.write_all(first).await.unwrap();
+    let many = unit.repeat(100);
+    let mut written = 0;
+    while written < 200_000 && !drain.is_finished() && writer.write_all(&many).await.is_ok() {
+        written += 100;
+    }
+    let _ = soon("the connection's end", drain).await;
+    written
+}
+
+#[tokio::test]
+async fn floods_of_frames_that_carry_nothing_end_the_connection() {
+    let (upstream, _) = silent().await;
+    let gateway = Setup::to(&upstream).start();
+    let floods = [
+        ("PING", frame(kind::PING, 0, 0, &[1; 8])),
+        ("answers to PING", frame(kind::PING, flag::ACK, 0, &[1; 8])),
+        ("SETTINGS", frame(kind::SETTINGS, 0, 0, &setting(4, 65_535))),
+        ("empty SETTINGS", frame(kind::SETTINGS, 0, 0, b"")),
+        (
+            "WINDOW_UPDATE of the connection",
+            frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        ),
+        (
+            "WINDOW_UPDATE of a stream",
+            frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]),
+        ),
+        ("PRIORITY", frame(kind::PRIORITY, 0, 3, &[0, 0, 0, 1, 7])),
+        ("PRIORITY_UPDATE", frame(0x10, 0, 0, &[0, 0, 0, 1, b'u'])),
+        ("unknown frames", frame(0x77, 0xff, 9, &[0; 100])),
+        ("empty DATA", frame(kind::DATA, 0, 1, b"")),
+        (
+            "DATA that is all padding",
+            frame(kind::DATA, flag::PADDED, 1, &[3, 0, 0, 0]),
+        ),
+        ("CONTINUATION", frame(kind::CONTINUATION, 0, 3, b"")),
+        ("RST_STREAM of a stream that is gone", reset(1)),
+        ("GOAWAY", frame(kind::GOAWAY, 0, 0, &[0; 8])),
+    ];
+    for (name, unit) in floods {
+        let client = RawH2::connect(&gateway, HOST).await;
+        let mut first = frame(kind::HEADERS, HEAD, 1, &client.block("POST", "/", &[]));
+        if name == "CONTINUATION" {
+            first = frame(kind::HEADERS, 0, 3, &[]);
+        }
+        let written = flood(client, &first, &unit).await;
+        assert!(written < 200_000, "{name}: {written} were taken");
+    }
+    let metric = gateway
+        .metric("cde_gateway_abusive_connections_total", &[])
+        .await;
+    assert!(metric >= 8.0, "{metric}");
+    // All the requests that went with them are over.
+    eventually("nothing is under way", || async {
+        (gateway.metric("cde_gateway_streams", &[]).await == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_answers_every_frame_with_two_windows_gets_its_download() {
+    const SIZE: usize = 24 * 1024 * 1024;
+    let upstream = Upstream::answering(|_| {
+        let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n").into_bytes();
+        answer.resize(answer.len() + SIZE, b'x');
+        answer
+    })
+    .await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    client.request(1, "GET", &[], true).await;
+    let mut left = SIZE;
+    while left > 0 {
+        let read = client.next().await.expect("the download goes on");
+        if read.kind != kind::DATA || read.payload.is_empty() {
+            continue;
+        }
+        left -= read.payload.len();
+        let increment = (read.payload.len() as u32).to_be_bytes();
+        let bytes = [
+            frame(kind::WINDOW_UPDATE, 0, 0, &increment),
+            frame(kind::WINDOW_UPDATE, 0, 1, &increment),
+        ];
+        let _ = client.raw(&bytes.concat()).await;
+    }
+}
+
+#[tokio::test]
+async fn heads_with_too_many_fields_are_answered_431_or_end_the_connection() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let many = |count: usize, unit: &dyn Fn(usize) -> Vec<u8>| -> Vec<u8> {
+        (0..count).flat_map(unit).collect()
+    };
+    let crumbs = |count| many(count, &|number| literal("cookie", format!("a{number}=1")));
+    let distinct = |count| many(count, &|number| literal(format!("x-{number}"), "1"));
+    // An entry of the dynamic table, and references to it of one byte each.
+    let references = |count: usize| {
+        let mut block = indexed_literal("x-bomb", "value");
+        block.resize(block.len() + count, reference(62));
+        block
+    };
+    for (name, block) in [
+        ("crumbs", crumbs(300)),
+        ("distinct fields", distinct(300)),
+        ("references", references(300)),
+    ] {
+        let mut client = RawH2::connect(&gateway, HOST).await;
+        let head = [client.block("GET", "/", &[]), block].concat();
+        client.send(kind::HEADERS, WHOLE, 1, &head).await;
+        let Outcome::Answer(431, body) = client.outcome(1).await else {
+            panic!("{name}");
+        };
+        assert!(String::from_utf8(body).unwrap().contains("head-too-large"));
+        assert!(client.lives(3).await, "the connection goes on: {name}");
+    }
+    for (name, block) in [
+        ("crumbs", crumbs(1_000)),
+        ("distinct fields", distinct(1_000)),
+        ("references", references(10_000)),
+    ] {
+        let mut client = RawH2::connect(&gateway, HOST).await;
+        let head = [client.block("GET", "/", &[]), block].concat();
+        client.send(kind::HEADERS, WHOLE, 1, &head).await;
+        let outcome = client.outcome(1).await;
+        assert_eq!(outcome, Outcome::GoAway(code::ENHANCE_YOUR_CALM), "{name}");
+    }
+    // Tens of thousands of distinct fields, in frames without end.
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let block = [client.block("GET", "/", &[]), distinct(40_000)].concat();
+    let mut chunks = block.chunks(16_000);
+    let mut bytes = frame(kind::HEADERS, 0, 1, chunks.next().unwrap());
+    bytes.extend(chunks.flat_map(|chunk| frame(kind::CONTINUATION, 0, 1, chunk)));
+    let _ = client.raw(&bytes).await;
+    ended(&client.ended().await);
+    let seen = upstream.seen().len();
+    assert_eq!(seen, 3, "only those that asked whether it lives");
+    // With the token these are 200; method, path, scheme and authority are no fields.
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let head = [client.block("GET", "/", &[]), distinct(199)].concat();
+    client.send(kind::HEADERS, WHOLE, 1, &head).await;
+    assert!(matches!(client.outcome(1).await, Outcome::Answer(200, _)));
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_answered_431() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let large = "x".repeat(80_000);
+    let block = [client.block("GET", "/", &[]), literal("x-large", &large)].concat();
+    let mut chunks = block.chunks(16_000).peekable();
+    let mut bytes = frame(kind::HEADERS, flag::END_STREAM, 1, chunks.next().unwrap());
+    while let Some(chunk) = chunks.next() {
+        let last = if chunks.peek().is_none() { HEAD } else { 0 };
+        bytes.extend(frame(kind::CONTINUATION, last, 1, chunk));
+    }
+    client.raw(&bytes).await.unwrap();
+    assert!(matches!(client.outcome(1).await, Outcome::Answer(431, _)));
+    assert!(upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_ends_the_connection_though_others_are_under_way() {
+    let (upstream, count) = silent().await;
+    let gateway = Setup::to(&upstream)
+        .with(|config| config.timeouts.head = Duration::from_millis(400))
+        .start();
+    for (name, slow) in [
+        (
+            "without its end",
+            frame(kind::HEADERS, flag::END_STREAM, 3, &[0x82]),
+        ),
+        (
+            "cut within a frame",
+            frame(kind::HEADERS, WHOLE, 3, &[0x82; 9])[..12].to_vec(),
+        ),
+        ("cut within a frame's header", vec![0, 0, 9]),
+    ] {
+        let mut client = RawH2::connect(&gateway, HOST).await;
+        let before = count.load(Ordering::SeqCst);
+        client.request(1, "GET", &[], true).await;
+        eventually("the first is at the upstream", || async {
+            (count.load(Ordering::SeqCst) > before).then_some(())
+        })
+        .await;
+        client.raw(&slow).await.unwrap();
+        let outcome = client.ended().await;
+        assert_eq!(outcome, Outcome::GoAway(code::ENHANCE_YOUR_CALM), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_are_told_and_more_streams_than_these_are_refused() {
+    let (upstream, count) = silent().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let settings = client.next().await.unwrap();
+    assert_eq!((settings.kind, settings.flags), (kind::SETTINGS, 0));
+    let told: Vec<(u16, u32)> = settings
+        .payload
+        .chunks(6)
+        .map(|pair| {
+            let (id, value) = pair.split_at(2);
+            (
+                u16::from_be_bytes(id.try_into().unwrap()),
+                u32::from_be_bytes(value.try_into().unwrap()),
+            )
+        })
+        .collect();
+    let told = |id: u16| {
+        told.iter()
+            .find(|(known, _)| *known == id)
+            .map(|(_, value)| *value)
+    };
+    assert_eq!(told(3), Some(100), "streams at once");
+    assert_eq!(told(4), Some(256 * 1024), "a stream's window");
+    assert_eq!(told(5), Some(16 * 1024), "a frame");
+    assert_eq!(told(6), Some(64 * 1024 + 200 * 32), "a head");
+    assert_eq!(told(8), None, "no extended CONNECT yet");
+    let bytes: Vec<u8> = streams(101)
+        .flat_map(|stream| get(&client, stream))
+        .collect();
+    client.raw(&bytes).await.unwrap();
+    assert_eq!(
+        client.outcome(201).await,
+        Outcome::Reset(7),
+        "refused, to be tried again"
+    );
+    eventually("the others are at the upstream", || async {
+        (count.load(Ordering::SeqCst) == 100).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_attack_on_one_connection_leaves_others_alone() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut victim = RawH2::connect(&gateway, HOST).await;
+    let attacker = RawH2::connect(&gateway, HOST).await;
+    let attack: Vec<u8> = streams(300)
+        .flat_map(|stream| [get(&attacker, stream), reset(stream)].concat())
+        .collect();
+    flood(attacker, &attack, &frame(kind::PING, 0, 0, &[0; 8])).await;
+    assert!(victim.lives(1).await);
+    others_are_served(&gateway).await;
+}
