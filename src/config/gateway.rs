@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
     time::Duration,
 };
@@ -52,8 +52,7 @@ impl Default for Gateway {
     fn default() -> Self {
         let loopback = |address: IpAddr| Listen {
             address: SocketAddr::new(address, 8443),
-            protocol: ListenProtocol::Https,
-            redirect_to_https: false,
+            ..Listen::default()
         };
         Self {
             domains: vec!["gitspaces.localhost".into()],
@@ -89,6 +88,29 @@ pub struct Listen {
     /// `http` only: answer everything with a redirect to https.
     #[serde(default)]
     pub redirect_to_https: bool,
+    /// Where that redirect leads to. Unset: 443.
+    #[serde(default)]
+    pub redirect_port: Option<NonZeroU16>,
+    /// Networks whose connections begin with a PROXY protocol header. With any, all others are closed.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Listen {
+    /// https on 127.0.0.1:8443, with nobody in front.
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            protocol: ListenProtocol::Https,
+            redirect_to_https: false,
+            redirect_port: None,
+            proxy_protocol_from: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// What a listener speaks.
@@ -97,7 +119,7 @@ pub struct Listen {
 pub enum ListenProtocol {
     /// TLS with HTTP/2 or HTTP/1.1.
     Https,
-    /// HTTP/1.1 in the clear: behind a balancer that ends TLS, or to redirect.
+    /// HTTP/1.1, or HTTP/2 with prior knowledge, in the clear: behind a balancer that ends TLS, or to redirect.
     Http,
 }
 
@@ -242,6 +264,8 @@ pub struct Timeouts {
     pub tunnel_idle: Timeout,
     /// The longest life of a stream.
     pub tunnel_lifetime: Timeout,
+    /// How long a client may leave unacknowledged what it was sent, or the question whether it is still there.
+    pub dead_peer: Timeout,
     /// How long streams may go on when the gateway stops.
     #[serde(deserialize_with = "duration")]
     pub drain: Duration,
@@ -261,6 +285,7 @@ impl Default for Timeouts {
             body_idle: Timeout::After(Duration::from_secs(120)),
             tunnel_idle: Timeout::After(Duration::from_secs(HOUR)),
             tunnel_lifetime: Timeout::After(Duration::from_secs(24 * HOUR)),
+            dead_peer: Timeout::After(Duration::from_secs(60)),
             drain: Duration::from_secs(30),
             session: Duration::from_secs(12 * HOUR),
         }

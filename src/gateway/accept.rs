@@ -2,7 +2,13 @@
 //!
 //! First step of the path. Every worker is a thread with a runtime, listeners and a pool of its own (docs/performance.md says why).
 //! A connection without a permit is closed before a byte of it is read. When all places are taken the newest is the one that is
-//! refused, with a 503 as long as one of a few places for that is free; who is there stays.
+//! refused, with a 503 as long as one of a few places for that is free; who is there stays. Where a balancer announces its
+//! connections (PROXY protocol), a connection has a place in total before the announcement is read, and its network's behind it.
+//!
+//! Not here: what the announcement looks like (`proxy_protocol`), whom a single request is from (`client`).
+
+mod networks;
+mod preface;
 
 use std::{
     io,
@@ -12,14 +18,21 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+
+pub(crate) use networks::Networks;
+pub(crate) use preface::speaks_h2;
 
 use super::{
     Gateway, Worker,
     connection::{self, Counted, Peer},
     forward::Pool,
-    limit::{Admission, Full},
+    limit::{Admission, Full, Place},
+    proxy_protocol::{self, Addresses},
     tls::Tls,
 };
 use crate::config::{Listen, ListenProtocol};
@@ -174,17 +187,43 @@ fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
     });
 }
 
+/// What a worker knows of an address that it listens on.
+pub(crate) struct Listener {
+    local: SocketAddr,
+    protocol: ListenProtocol,
+    /// The port of https that everything is sent to, if it is.
+    pub(crate) redirect: Option<u16>,
+    /// Whose connections begin with a PROXY protocol header. With any, all others are closed.
+    proxy_protocol_from: Networks,
+    /// Who is believed for whom it speaks.
+    pub(crate) trusted_proxies: Networks,
+}
+
+impl Listener {
+    fn new(listen: &Listen, local: SocketAddr) -> Arc<Self> {
+        let port = listen.redirect_port.map_or(443, u16::from);
+        Arc::new(Self {
+            local,
+            protocol: listen.protocol,
+            redirect: listen.redirect_to_https.then_some(port),
+            proxy_protocol_from: Networks::new(&listen.proxy_protocol_from),
+            trusted_proxies: Networks::new(&listen.trusted_proxies),
+        })
+    }
+}
+
 /// Accepts until the stop begins.
-async fn accept(worker: Arc<Worker>, listener: TcpListener, listen: Listen) {
-    let local = listener.local_addr().unwrap_or(listen.address);
+async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
+    let local = socket.local_addr().unwrap_or(listen.address);
+    let listener = Listener::new(&listen, local);
     loop {
         let accepted = tokio::select! {
             biased;
             () = worker.gateway.drain.begun() => return,
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, client)) => admit(&worker, stream, client, local, &listen),
+            Ok((stream, client)) => admit(&worker, stream, client, &listener),
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(address = %local, %error, "cannot accept; trying again");
@@ -194,17 +233,87 @@ async fn accept(worker: Arc<Worker>, listener: TcpListener, listen: Listen) {
     }
 }
 
-/// Gives a connection its permit and task, or closes it.
-fn admit(
-    worker: &Arc<Worker>,
+/// A connection that is not admitted yet.
+struct Arrival {
     stream: TcpStream,
+    /// By the socket.
     client: SocketAddr,
-    local: SocketAddr,
-    listen: &Listen,
+    accepted: Instant,
+}
+
+/// Gives a connection its permit and task, or closes it.
+fn admit(worker: &Arc<Worker>, stream: TcpStream, client: SocketAddr, listener: &Arc<Listener>) {
+    let gateway = &worker.gateway;
+    let announcing = listener.proxy_protocol_from.contain(client.ip());
+    if !announcing && !listener.proxy_protocol_from.is_empty() {
+        gateway.sink.metrics.unannounced_connections.inc();
+        return;
+    }
+    let arrival = Arrival {
+        stream,
+        client,
+        accepted: Instant::now(),
+    };
+    if !announcing {
+        let admission = gateway.limits.connection(client.ip().into());
+        return enter(worker, arrival, None, admission, listener);
+    }
+    match gateway.limits.place() {
+        Some(place) => {
+            let (worker, listener) = (Arc::clone(worker), Arc::clone(listener));
+            // Boxed: what is read last is the smaller part of the task.
+            gateway
+                .drain
+                .spawn(Box::pin(announce(worker, arrival, place, listener)));
+        }
+        None => {
+            let full = Admission::Refused(Full::Total);
+            enter(worker, arrival, None, full, listener);
+        }
+    }
+}
+
+/// Reads for whom a balancer speaks, under the deadline of the head.
+async fn announce(
+    worker: Arc<Worker>,
+    mut arrival: Arrival,
+    place: Place,
+    listener: Arc<Listener>,
+) {
+    let gateway = &worker.gateway;
+    let deadline = arrival.accepted + gateway.timeouts.head;
+    let read = proxy_protocol::read(&mut arrival.stream);
+    let read = tokio::select! {
+        () = gateway.drain.begun() => return,
+        read = tokio::time::timeout_at(deadline, read) => read,
+    };
+    match read {
+        Ok(Ok(addresses)) => {
+            let client = addresses.map_or(arrival.client, |addresses| addresses.client);
+            let admission = gateway.limits.settle(place, client.ip().into());
+            enter(&worker, arrival, addresses, admission, &listener);
+        }
+        Ok(Err(error)) => {
+            gateway.sink.metrics.unannounced_connections.inc();
+            tracing::debug!(peer = %arrival.client, listener = %listener.local, %error, "closed a connection");
+        }
+        Err(_) => {
+            gateway.sink.metrics.unannounced_connections.inc();
+        }
+    }
+}
+
+/// Serves a connection as it was admitted, or closes it.
+fn enter(
+    worker: &Arc<Worker>,
+    arrival: Arrival,
+    announced: Option<Addresses>,
+    admission: Admission,
+    listener: &Arc<Listener>,
 ) {
     let gateway = &worker.gateway;
     let metrics = &gateway.sink.metrics;
-    let (permit, shed) = match gateway.limits.connection(client.ip().into()) {
+    let (permit, shed) = match admission {
         Admission::Open(permit) => (permit, false),
         Admission::Shed(permit) => {
             metrics.shed_connections.inc();
@@ -212,27 +321,34 @@ fn admit(
         }
         Admission::Refused(full) => {
             metrics.refused_connections.inc();
-            if full == Full::Total && listen.protocol == ListenProtocol::Http {
+            if full == Full::Total && listener.protocol == ListenProtocol::Http {
                 // What does not fit into an empty socket buffer at once is not worth waiting for.
-                let _ = stream.try_write(OVERLOADED);
+                let _ = arrival.stream.try_write(OVERLOADED);
             }
             return;
         }
     };
-    let tls: Option<Arc<Tls>> = match listen.protocol {
+    keep_watch(&arrival.stream, gateway.timeouts.dead_peer.duration());
+    let Addresses { client, local } = announced.unwrap_or(Addresses {
+        client: arrival.client,
+        local: listener.local,
+    });
+    let tls: Option<Arc<Tls>> = match listener.protocol {
         ListenProtocol::Https => gateway.tls.clone(),
         ListenProtocol::Http => None,
     };
     let peer = Peer {
         client,
         local,
-        secure: listen.protocol == ListenProtocol::Https,
-        redirect: listen.redirect_to_https,
+        secure: listener.protocol == ListenProtocol::Https,
+        trusted: listener.trusted_proxies.contain(client.ip()),
+        listener: Arc::clone(listener),
+        accepted: arrival.accepted,
         names: None,
         shed,
         counted: Counted::new(permit, &gateway.sink),
     };
-    let serving = connection::serve(Arc::clone(worker), stream, peer, tls);
+    let serving = connection::serve(Arc::clone(worker), arrival.stream, peer, tls);
     match shed {
         false => gateway.drain.spawn(serving),
         // Boxed: it is the rarer of the two, and would make room for a timer in all.
@@ -240,6 +356,22 @@ fn admit(
             let _ = tokio::time::timeout(SHED_WITHIN, serving).await;
         })),
     }
+}
+
+/// Small answers go out at once, and a client that has vanished is found also where nothing is sent (RFC 1122 §4.2.3.6,
+/// RFC 5482). Questions begin after a third of the time; the last one fits into it.
+fn keep_watch(stream: &TcpStream, dead_peer: Option<Duration>) {
+    let socket = SockRef::from(stream);
+    // A connection without them is served as well.
+    let _ = socket.set_tcp_nodelay(true);
+    let Some(whole) = dead_peer else { return };
+    let (idle, interval) = (whole / 3, whole / 6);
+    let second = Duration::from_secs(1);
+    let keep_alive = TcpKeepalive::new()
+        .with_time(idle.max(second))
+        .with_interval(interval.max(second));
+    let _ = socket.set_tcp_keepalive(&keep_alive);
+    let _ = socket.set_tcp_user_timeout(Some(whole - interval));
 }
 
 /// Errors of the connection that was to be accepted, not of the listener.
@@ -250,4 +382,29 @@ fn is_of_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_is_asked_whether_it_is_still_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let socket = SockRef::from(&stream);
+        keep_watch(&stream, None);
+        assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+        let minute = Duration::from_secs(60);
+        keep_watch(&stream, Some(minute));
+        let times = (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+            socket.tcp_user_timeout().unwrap(),
+        );
+        let seconds = Duration::from_secs;
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(times, (seconds(20), seconds(10), Some(seconds(50))));
+    }
 }

@@ -113,6 +113,23 @@ impl<C: Clock + Clone> Limits<C> {
 
     /// Before anything is read from a connection. Nobody who is there already is let go for a newcomer.
     pub(crate) fn connection(&self, network: Network) -> Admission {
+        match self.place() {
+            Some(place) => self.settle(place, network),
+            None => Admission::Refused(Full::Total),
+        }
+    }
+
+    /// A place in total for a connection whose network is not known before something of it was read.
+    pub(crate) fn place(&self) -> Option<Place> {
+        if let Some(count) = Count::take(&self.connections, self.connections_max) {
+            return Some(Place { count, shed: false });
+        }
+        let count = Count::take(&self.reserve, self.reserve_max)?;
+        Some(Place { count, shed: true })
+    }
+
+    /// Gives a connection that has a place in total its place among those of its network.
+    pub(crate) fn settle(&self, place: Place, network: Network) -> Admission {
         let bucket = self.networks.bucket(&network);
         if bucket.rate.check().is_err() {
             return Admission::Refused(Full::Network);
@@ -120,16 +137,13 @@ impl<C: Clock + Clone> Limits<C> {
         let Some(counted) = Count::take(&bucket.streams, self.networks.streams_max) else {
             return Admission::Refused(Full::Network);
         };
-        let permit = |total| ConnectionPermit {
-            _total: total,
+        let permit = ConnectionPermit {
+            _total: place.count,
             _network: counted,
         };
-        if let Some(total) = Count::take(&self.connections, self.connections_max) {
-            return Admission::Open(permit(total));
-        }
-        match Count::take(&self.reserve, self.reserve_max) {
-            Some(reserve) => Admission::Shed(permit(reserve)),
-            None => Admission::Refused(Full::Total),
+        match place.shed {
+            false => Admission::Open(permit),
+            true => Admission::Shed(permit),
         }
     }
 
@@ -194,6 +208,14 @@ impl<C: Clock + Clone> Limits<C> {
         self.principals.sweep();
         self.gitspaces.sweep();
     }
+}
+
+/// A connection whose network is not known yet is counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Place {
+    count: Count,
+    /// Whether it is one of the few for those that are told 503.
+    shed: bool,
 }
 
 /// What becomes of a new connection.

@@ -11,6 +11,7 @@ mod account;
 mod admin;
 pub mod auth;
 mod authorize;
+pub mod client;
 mod connection;
 mod drain;
 mod forward;
@@ -20,6 +21,7 @@ pub mod fuzzing;
 mod http;
 mod limit;
 mod own;
+pub mod proxy_protocol;
 mod rejection;
 mod relay;
 mod role;
@@ -43,6 +45,7 @@ use crate::{api::access::Port, config};
 use account::{Account, End, Sink, Step};
 use auth::{Authentication, Authenticator, Principal};
 use authorize::{Who, authorize};
+use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
 use forward::{Body, Exchange, Forwarding, Names, Pool, forward};
@@ -91,12 +94,14 @@ impl Worker {
             "http/1.1"
         };
         let form = Form::of(request.headers(), false);
-        let id = gateway.request_ids.next();
+        let mut client = Client::of(peer, request.headers());
+        let id = client.request_id.take();
+        let id = id.unwrap_or_else(|| gateway.request_ids.next());
         let (method, path) = (request.method(), request.uri().path());
         let mut account = Some(Account::open(
             &gateway.sink,
             id,
-            peer.client.ip(),
+            client.ip,
             protocol,
             method,
             path,
@@ -105,7 +110,10 @@ impl Worker {
         let unread = Unread::of(&parts, &body);
         let request = Request::from_parts(parts, ());
         let mut body = Some(body);
-        match self.steps(request, &mut body, peer, &mut account).await {
+        match self
+            .steps(request, &mut body, peer, &client, &mut account)
+            .await
+        {
             // The account of a forwarded request travels with the answer's body.
             Ok(mut response) => {
                 if let Some(mut account) = account {
@@ -157,6 +165,7 @@ impl Worker {
         request: Request<()>,
         body: &mut Option<Incoming>,
         peer: &Peer,
+        client: &Client,
         account: &mut Option<Account>,
     ) -> Result<Response<Body>, Ended> {
         let gateway = &self.gateway;
@@ -181,12 +190,12 @@ impl Worker {
         {
             return Err(in_form(Rejection::Misdirected));
         }
-        if peer.redirect {
-            return own::redirect_to_https(&head, request.uri()).map_err(in_form);
+        if let Some(port) = peer.listener.redirect.filter(|_| !client.secure) {
+            return own::redirect_to_https(&head, port, request.uri()).map_err(in_form);
         }
 
         note(account, |account| account.step(Step::Authenticate));
-        let network = Network::from(peer.client.ip());
+        let network = Network::from(client.ip);
         let (mut parts, ()) = request.into_parts();
         let authentication =
             gateway
@@ -268,7 +277,7 @@ impl Worker {
         note(account, |account| account.step(Step::Forward));
         let request_id: Box<str> = account.as_ref().map_or("", Account::id).into();
         let forwarding = gateway.forwarding(
-            peer,
+            client,
             &head,
             entry,
             endpoint,
@@ -302,7 +311,7 @@ impl Gateway {
     )]
     fn forwarding<'a>(
         &'a self,
-        peer: &Peer,
+        client: &Client,
         head: &Head,
         entry: &'a Entry,
         endpoint: &route::Endpoint,
@@ -320,9 +329,9 @@ impl Gateway {
         });
         Forwarding {
             names: &self.names,
-            client: peer.client.ip(),
-            secure: peer.secure,
-            port: head.authority_port.unwrap_or(peer.local.port()),
+            client: client.ip,
+            secure: client.secure,
+            port: client.port(head),
             request_id,
             gitspace: &entry.gitspace,
             principal: principal.map(|principal| &*principal.name),

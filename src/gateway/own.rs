@@ -29,18 +29,28 @@ pub(crate) fn path(path: &str) -> Option<&str> {
     path.strip_prefix(PREFIX)
 }
 
-/// Sends a plain request to https, on the same host's usual port.
-pub(crate) fn redirect_to_https(head: &Head, uri: &Uri) -> Result<Response<Body>, Rejection> {
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    redirect(
-        StatusCode::PERMANENT_REDIRECT,
-        &format!("https://{}{target}", head.host),
-    )
+/// Sends a plain request to https on the same host: with its method and body, and its target byte for byte.
+pub(crate) fn redirect_to_https(
+    head: &Head,
+    port: u16,
+    uri: &Uri,
+) -> Result<Response<Body>, Rejection> {
+    // `OPTIONS *` is about the host as a whole.
+    let target = uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .trim_start_matches('*');
+    let host = &head.host;
+    let location = match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    };
+    redirect(StatusCode::PERMANENT_REDIRECT, &location)
 }
 
 fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
     let mut response = status(code);
-    let location = HeaderValue::from_str(location)
+    let location = HeaderValue::from_bytes(location.as_bytes())
         .map_err(|_| Rejection::BadRequest("the target cannot be a location"))?;
     response.headers_mut().insert(header::LOCATION, location);
     response

@@ -6,6 +6,7 @@
 mod access;
 mod account;
 mod admin;
+mod balancers;
 mod deadlines;
 mod feed;
 mod guard;
@@ -14,8 +15,10 @@ mod h2_framing;
 mod headers;
 mod hosts;
 mod limits;
+mod listeners;
 mod moved;
 mod overload;
+mod proxies;
 mod proxy;
 mod slow;
 mod start;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::DemoError;
-use crate::config::{Config, Listen, ListenProtocol};
+use crate::config::{Config, Listen};
 
 const GATEWAY_PORT: u16 = 8443;
 const ATTEMPTS: usize = 100;
@@ -66,8 +66,7 @@ fn listeners() -> Result<Vec<Listen>, DemoError> {
         .ok_or(DemoError::NoPort)?;
     let listen = |address| Listen {
         address: SocketAddr::new(address, port),
-        protocol: ListenProtocol::Https,
-        redirect_to_https: false,
+        ..Listen::default()
     };
     Ok(addresses.into_iter().map(listen).collect())
 }

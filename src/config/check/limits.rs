@@ -28,6 +28,7 @@ fn timeouts(gateway: &Gateway, findings: &mut Findings) {
         ("body_idle", timeouts.body_idle),
         ("tunnel_idle", timeouts.tunnel_idle),
         ("tunnel_lifetime", timeouts.tunnel_lifetime),
+        ("dead_peer", timeouts.dead_peer),
     ];
     let zero = "write a duration such as \"30s\"";
     let zero_or_off = "write a duration such as \"30s\", or \"off\"";

@@ -72,6 +72,13 @@ fn protocols(config: &Config, findings: &mut Findings) {
                 "remove it, or write protocol = \"http\"",
             );
         }
+        if listen.redirect_port.is_some() && !listen.redirect_to_https {
+            findings.add(
+                format!("gateway.listen[{index}].redirect_port"),
+                "is set on a listener that does not redirect",
+                "remove it, or write protocol = \"http\" and redirect_to_https = true",
+            );
+        }
         let bare = https && config.gateway.certificate.is_empty();
         if bare && !listen.address.ip().is_loopback() {
             findings.add(

@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub(crate) shed_connections: Counter,
     /// HTTP/2 connections that were ended for a flood, or for requests broken off.
     pub(crate) abusive_connections: Counter,
+    /// Connections that had to begin with a PROXY protocol header and did not, or may not come at all.
+    pub(crate) unannounced_connections: Counter,
     /// TLS handshakes that failed or took too long.
     pub(crate) failed_handshakes: Counter,
     /// Connections made to upstreams.
@@ -67,6 +69,7 @@ impl Metrics {
             refused_connections: Counter::default(),
             shed_connections: Counter::default(),
             abusive_connections: Counter::default(),
+            unannounced_connections: Counter::default(),
             failed_handshakes: Counter::default(),
             upstream_connections: Counter::default(),
             upstream_reused: Counter::default(),
@@ -124,6 +127,11 @@ impl Metrics {
             "abusive_connections",
             "HTTP/2 connections ended for a flood or broken-off requests",
             self.abusive_connections.clone(),
+        );
+        registry.register(
+            "unannounced_connections",
+            "Connections without the PROXY protocol header that their listener wants",
+            self.unannounced_connections.clone(),
         );
         registry.register(
             "failed_handshakes",

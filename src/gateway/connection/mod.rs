@@ -1,4 +1,4 @@
-//! One client connection: TLS, then HTTP/1.1 or HTTP/2 by ALPN, under one deadline.
+//! One client connection: TLS, then HTTP/1.1 or HTTP/2 by ALPN (in the clear: by the first bytes), under one deadline.
 //!
 //! Second step of the path and the frame of the third. From accept to the first complete head there is one deadline, handshake
 //! included; later a connection without a request under way may rest for `keep_alive`. The deadline is moved lazily: a request
@@ -14,10 +14,11 @@ mod pace;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Worker,
+    accept::{Listener, speaks_h2},
     account::Sink,
     limit::ConnectionPermit,
     tls::{Names, Tls},
@@ -31,16 +32,20 @@ use pace::Pace;
 
 /// What the steps know of the connection that a request came on.
 pub(crate) struct Peer {
-    /// The client's address.
+    /// The client's address: the connection's, or what its PROXY protocol header says.
     pub(crate) client: SocketAddr,
-    /// The address that it came to.
+    /// The address that it came to, by the same.
     pub(crate) local: SocketAddr,
     /// Whether it came over TLS.
     pub(crate) secure: bool,
-    /// Answer everything with a redirect to https.
-    pub(crate) redirect: bool,
     /// Answer everything with 503: all places were taken when it came.
     pub(crate) shed: bool,
+    /// The listener that it came to.
+    pub(crate) listener: Arc<Listener>,
+    /// Whether it is believed for whom it speaks.
+    pub(crate) trusted: bool,
+    /// When it was accepted.
+    pub(crate) accepted: Instant,
     /// The names of the certificate served, if any.
     pub(crate) names: Option<Arc<Names>>,
     /// Its connection's place among those that are counted.
@@ -54,10 +59,13 @@ pub(crate) async fn serve(
     mut peer: Peer,
     tls: Option<Arc<Tls>>,
 ) {
-    let pace = Arc::new(Pace::new(&worker.gateway.timeouts));
-    let _ = stream.set_nodelay(true);
+    let pace = Arc::new(Pace::new(&worker.gateway.timeouts, peer.accepted));
     let (stream, is_h2) = match tls {
-        None => (ClientStream::Plain(stream), false),
+        None => {
+            let preface = tokio::time::timeout_at(pace.deadline(), speaks_h2(&stream));
+            let is_h2 = preface.await.unwrap_or(false);
+            (ClientStream::Plain(stream), is_h2)
+        }
         Some(tls) => {
             // Boxed: a task keeps the size of its largest state for ever.
             let handshake = Box::pin(tls.acceptor().accept(stream));

@@ -33,9 +33,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(timeouts: &Timeouts) -> Self {
+    /// Of a connection that was accepted at `start`.
+    pub(super) fn new(timeouts: &Timeouts, start: Instant) -> Self {
         Self {
-            start: Instant::now(),
+            start,
             deadline_micros: AtomicU64::new(timeouts.head.as_micros() as u64),
             active: AtomicU32::new(0),
             keep_alive: timeouts.keep_alive,

@@ -101,7 +101,8 @@ impl Client {
         client
     }
 
-    fn over(stream: Box<dyn Io>) -> Self {
+    /// Over a stream of the test's own.
+    pub(crate) fn over(stream: Box<dyn Io>) -> Self {
         Self {
             stream: BufReader::new(stream),
             host: HOST.into(),
@@ -271,6 +272,18 @@ pub(crate) async fn tls(
     host: &str,
     protocols: &[&[u8]],
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    tls_over(stream, ca, host, protocols).await
+}
+
+/// TLS over a stream of the test's own.
+pub(crate) async fn tls_over<S: Io>(
+    stream: S,
+    ca: &Path,
+    host: &str,
+    protocols: &[&[u8]],
+) -> io::Result<tokio_rustls::client::TlsStream<S>> {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).map_err(io::Error::other)?)
@@ -282,8 +295,6 @@ pub(crate) async fn tls(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     soon("a handshake", connector.connect(name, stream)).await

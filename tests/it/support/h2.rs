@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::{TestGateway, client::tls, eventually, soon};
+use super::{Io, TestGateway, client::tls, eventually, soon};
 
 /// One connection. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +19,11 @@ impl H2 {
             .await
             .unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        Self::over(stream).await
+    }
+
+    /// Over a stream of the test's own.
+    pub(crate) async fn over<S: Io + 'static>(stream: S) -> Self {
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await

@@ -11,7 +11,7 @@ mod issuer;
 pub(crate) mod raw_h2;
 mod upstream;
 
-pub(crate) use client::{Answer, Client, Io, tls as try_tls};
+pub(crate) use client::{Answer, Client, Io, tls as try_tls, tls_over};
 pub(crate) use control_plane::{ControlPlane, route};
 pub(crate) use gateway::{Setup, TestGateway};
 pub(crate) use h2::H2;
