@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Timeout, duration::duration};
+use super::{Timeout, duration::duration, network::networks};
 
 /// `[gateway]`
 #[derive(Debug, Clone, Deserialize)]
@@ -92,10 +92,10 @@ pub struct Listen {
     #[serde(default)]
     pub redirect_port: Option<NonZeroU16>,
     /// Networks whose connections begin with a PROXY protocol header. With any, all others are closed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "networks")]
     pub proxy_protocol_from: Vec<IpNet>,
     /// Networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
 

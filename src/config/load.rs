@@ -176,6 +176,7 @@ fn explain(message: &str, found: Option<&toml::Value>) -> (String, String) {
         Some((_, accepted)) => {
             let accepted = match accepted {
                 "usize" => "a whole number, 0 or more",
+                "a nonzero u16" => "a whole number from 1 to 65535",
                 "a nonzero u32" => "a whole number from 1 to 4294967295",
                 "path string" => "a path in quotes",
                 other => other,
@@ -202,6 +203,7 @@ fn hint(message: &str) -> String {
             "duration",
             "write a whole number and a unit, such as \"250ms\", \"8s\", \"15m\" or \"1h\"",
         ),
+        ("nonzero u16", "write a whole number from 1 to 65535"),
         ("nonzero", "write a whole number from 1 to 4294967295"),
         ("expected usize", "write a whole number, 0 or more"),
         ("expected a boolean", "write true or false"),

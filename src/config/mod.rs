@@ -9,6 +9,7 @@ mod duration;
 mod error;
 mod gateway;
 mod load;
+mod network;
 mod route;
 mod runner;
 mod source;

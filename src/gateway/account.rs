@@ -263,6 +263,16 @@ impl Account {
         self.with(|record| record.sent += bytes);
     }
 
+    /// The whole body of an answer of our own; HEAD gets none of it (RFC 9110 §9.3.2).
+    pub(crate) fn sent_own(&mut self, body: &impl http_body::Body) {
+        let bytes = body.size_hint().exact().unwrap_or(0);
+        self.with(|record| {
+            if record.method != Method::HEAD {
+                record.sent += bytes;
+            }
+        });
+    }
+
     /// Bytes that came from the client on a tunnel.
     pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
         self.with(|record| {

@@ -118,6 +118,7 @@ impl Worker {
             Ok(mut response) => {
                 if let Some(mut account) = account {
                     account.answered(response.status());
+                    account.sent_own(response.body());
                     account.close(End::Done);
                     unread.discard(body, &mut response);
                 }
@@ -131,7 +132,8 @@ impl Worker {
                     Some(account) => answer(&rejection, known.unwrap_or(form), account.id()),
                     None => answer(&rejection, known.unwrap_or(form), ""),
                 };
-                if let Some(account) = account {
+                if let Some(mut account) = account {
+                    account.sent_own(response.body());
                     account.reject(&rejection);
                 }
                 unread.discard(body, &mut response);
@@ -152,9 +154,11 @@ impl Worker {
         let id = gateway.request_ids.next();
         // What its method and path were is not for sure.
         let method = Method::from_bytes(b"-").unwrap_or_default();
-        let account = Account::open(&gateway.sink, id, peer.client.ip(), "http/1.1", &method, "");
+        let client = peer.client.ip();
+        let mut account = Account::open(&gateway.sink, id, client, "http/1.1", &method, "");
         let rejection = Rejection::from(refusal);
         let response = answer(&rejection, Form::Problem, account.id());
+        account.sent_own(response.body());
         account.reject(&rejection);
         response
     }

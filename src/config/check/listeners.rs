@@ -14,6 +14,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         );
     }
     let listeners = listeners(config);
+    mapped(&listeners, findings);
     twice(&listeners, findings);
     protocols(config, findings);
     process_driver(config, &listeners, findings);
@@ -37,6 +38,20 @@ fn listeners(config: &Config) -> Vec<(String, SocketAddr)> {
         listeners.push(("runner.address".into(), config.runner.address));
     }
     listeners
+}
+
+/// Sockets for IPv6 take IPv6 only.
+fn mapped(listeners: &[(String, SocketAddr)], findings: &mut Findings) {
+    for (key, address) in listeners {
+        let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if canonical.is_ipv4() != address.is_ipv4() {
+            findings.add(
+                key,
+                format!("is {address}, an IPv4 address written as an IPv6 one"),
+                format!("write \"{canonical}\""),
+            );
+        }
+    }
 }
 
 fn twice(listeners: &[(String, SocketAddr)], findings: &mut Findings) {

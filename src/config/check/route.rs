@@ -30,7 +30,7 @@ fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Fi
                 "give each host one route",
             );
         }
-        findings.unless_ok(key, text::dns_name(host));
+        findings.unless_ok(key, text::host(host));
     }
     let Some(gitspace) = &route.gitspace else {
         return;

@@ -36,6 +36,24 @@ pub(super) fn dns_name(name: &str) -> Checked {
     Ok(())
 }
 
+/// A DNS name, or an IPv6 address in brackets in its shortest form (RFC 5952); an IPv4 address is written like a name.
+pub(super) fn host(host: &str) -> Checked {
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let Some(address) = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok()) else {
+        return dns_name(host);
+    };
+    let canonical = format!("[{address}]");
+    if canonical != host {
+        return wrong(
+            format!("is {host:?}, which is not in its canonical form"),
+            format!("write {canonical:?}"),
+        );
+    }
+    Ok(())
+}
+
 /// `http://host[:port]` or `https://…`, as the base of other URLs.
 pub(super) fn base_url(url: &str) -> Checked {
     let rest = url

@@ -62,8 +62,11 @@ pub(crate) async fn serve(
     let pace = Arc::new(Pace::new(&worker.gateway.timeouts, peer.accepted));
     let (stream, is_h2) = match tls {
         None => {
-            let preface = tokio::time::timeout_at(pace.deadline(), speaks_h2(&stream));
-            let is_h2 = preface.await.unwrap_or(false);
+            // What says nothing in time, or at all, is left to HTTP/1.1 to be ended.
+            let is_h2 = tokio::select! {
+                is_h2 = tokio::time::timeout_at(pace.deadline(), speaks_h2(&stream)) => is_h2.unwrap_or(false),
+                () = worker.gateway.drain.begun() => false,
+            };
             (ClientStream::Plain(stream), is_h2)
         }
         Some(tls) => {

@@ -188,3 +188,17 @@ async fn a_gateway_without_an_access_log_still_counts() {
     let media_type = scrape.headers()["content-type"].to_str().unwrap();
     assert!(media_type.starts_with("application/openmetrics-text"));
 }
+
+#[tokio::test]
+async fn answers_of_our_own_count_as_sent() {
+    let gateway = crate::support::Setup::new().start();
+    let mut client = gateway.plain().await;
+    let refusal = client.get("/", &[]).await;
+    let head = client.request("HEAD", "/", &[], b"").await;
+    let keys = client.get("/_gitspace/jwks.json", &[]).await;
+    assert_eq!((refusal.status, head.status, keys.status), (401, 401, 200));
+    let lines = gateway.accounted(3).await;
+    let sent: Vec<_> = lines.iter().map(|line| line["sent"].as_u64()).collect();
+    let expected = [refusal.body.len(), 0, keys.body.len()].map(|length| Some(length as u64));
+    assert!(sent == expected && !refusal.body.is_empty(), "{sent:?}");
+}

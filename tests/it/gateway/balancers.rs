@@ -312,19 +312,26 @@ async fn a_proxy_behind_an_announcing_balancer_is_believed_if_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_headers() {
+async fn a_stop_does_not_wait_for_headers_or_first_bytes() {
     let upstream = Upstream::echo().await;
-    let gateway = behind(&upstream, &["127.0.0.0/8"])
-        .with(|config| config.timeouts.drain = Duration::from_secs(60))
-        .start();
-    let mut client = announced(&gateway, b"PROXY ").await;
-    eventually("it is being read", || async {
-        // The connection is accepted once another one is answered.
-        let mut other = announced(&gateway, V1).await;
-        other.begin("GET", "/", &[], b"").await;
-        other.answer().await.ok()
-    })
-    .await;
-    soon("the stop", gateway.stop()).await;
-    assert!(client.closed().await.is_empty());
+    let setup = behind(&upstream, &["127.0.0.0/8"]).with(|config| {
+        config.timeouts.head = Duration::from_secs(60);
+        config.timeouts.drain = Duration::from_secs(60);
+    });
+    for said in [&b"PROXY "[..], V1, b""] {
+        let gateway = match said {
+            b"" => Setup::to(&upstream)
+                .with(|config| config.timeouts = setup.settings.config.timeouts.clone())
+                .start(),
+            _ => setup.start(),
+        };
+        let mut client = announced(&gateway, said).await;
+        eventually("it is accepted", || async {
+            let taken = gateway.metric("cde_gateway_connections", &[]).await == 1.0;
+            (taken || said == b"PROXY ").then_some(())
+        })
+        .await;
+        soon("the stop", gateway.stop()).await;
+        assert!(client.closed().await.is_empty());
+    }
 }
