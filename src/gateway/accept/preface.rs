@@ -6,8 +6,8 @@ use std::io;
 
 use tokio::{io::Interest, net::TcpStream};
 
-/// How the preface begins (RFC 9113 §3.4). No request line does: the method is reserved for it.
-const PREFACE: &[u8; 6] = b"PRI * ";
+/// RFC 9113 §3.4. A request that only begins like it is one of HTTP/1.1, and a bad one.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Waits for the first bytes and says whether they are those of HTTP/2. A connection that ended or broke before is left to
 /// whoever reads it next. Bounded by its caller.

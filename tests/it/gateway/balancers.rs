@@ -264,6 +264,8 @@ async fn silent_senders_take_no_more_than_places() {
     let upstream = Upstream::echo().await;
     let gateway = behind(&upstream, &["127.0.0.0/8"])
         .with(|config| {
+            // One, so that connections are accepted in order.
+            config.workers = 1;
             config.limits.connections = 3;
             config.limits.connections_per_network = 1;
         })
