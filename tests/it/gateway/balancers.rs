@@ -276,7 +276,7 @@ async fn silent_senders_take_no_more_than_places() {
         announced(&gateway, b"").await,
     ];
     let mut refused = announced(&gateway, V1).await;
-    assert!(refused.closed().await.is_empty());
+    assert_eq!(refused.get("/", &[]).await.refusal().0, 503);
     drop(silent);
     let token = gateway.owner();
     eventually("a place is free", || async {
