@@ -8,6 +8,7 @@ pub mod agent;
 pub mod feed;
 pub mod gitspace;
 pub mod id;
+pub mod pin;
 pub mod problem;
 pub mod route;
 pub mod runner;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     access::{Port, Visibility},
     id::{GitspaceId, InstanceId},
+    pin::Pin,
 };
 
 /// Whether a gitspace can be reached.
@@ -33,7 +34,7 @@ pub enum Protocol {
     /// HTTP/1.1 in the clear.
     #[default]
     Http,
-    /// HTTP/1.1 over TLS.
+    /// HTTP over TLS: HTTP/2 or HTTP/1.1, whichever the other end picks (ALPN, RFC 7301).
     Https,
     /// HTTP/2 in the clear, with prior knowledge (RFC 9113 §3.3).
     H2c,
@@ -69,9 +70,28 @@ pub struct PortRoute {
     /// Origins that may send unsafe requests and open WebSockets beside the gitspace's own hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cors: Vec<String>,
+    /// How the other end is known, where the protocol is `https`. None: by a certificate for its address from an authority that
+    /// this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Another place than the route's address: an address, or the path of a Unix socket. Static routes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
+}
+
+/// How the other end of a TLS connection is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// The authorities that count (PEM certificates) instead of those that this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Arc<str>>,
+    /// The one key that counts. Without `ca` nothing else is checked: neither name nor authority nor dates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// The name that it is asked for and must have, instead of its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
 }
 
 /// Where a port is, when it is not on the route's address.

@@ -236,11 +236,29 @@ impl Default for Headers {
 }
 
 /// `[gateway.upstreams]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upstreams {
     /// Networks that routes of the feed and the API may lead to. Empty: anything but loopback, link-local, unspecified, multicast.
     pub allow: Vec<IpNet>,
+    /// Connections to one target at once, at rest and in use.
+    pub max_connections: usize,
+    /// Connections at rest that each worker keeps for one target.
+    pub idle: usize,
+    /// How long a connection is kept at rest.
+    #[serde(deserialize_with = "duration")]
+    pub ttl: Duration,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            max_connections: 1024,
+            idle: 64,
+            ttl: Duration::from_secs(30),
+        }
+    }
 }
 
 /// `[gateway.timeouts]`

@@ -64,8 +64,8 @@ impl Config {
             control_plane,
             delegate,
             runner,
+            route,
             roles: _,
-            route: _,
         } = self;
         let certificates = gateway
             .certificate
@@ -77,6 +77,10 @@ impl Config {
                 .iter_mut()
                 .flat_map(|key| [&mut key.public_key_file, &mut key.secret_file]);
             keys.chain([&mut issuer.jwks_file]).flatten()
+        });
+        let authorities = route.iter_mut().flat_map(|route| {
+            let ports = route.ports.values_mut().map(|port| &mut port.tls_ca);
+            ports.chain([&mut route.tls_ca]).flatten()
         });
         let others = [
             &mut gateway.routes_file,
@@ -96,7 +100,8 @@ impl Config {
             .into_iter()
             .flatten()
             .chain(certificates)
-            .chain(issuers);
+            .chain(issuers)
+            .chain(authorities);
         for path in all.chain([state_dir]) {
             *path = folder.join(&*path);
         }

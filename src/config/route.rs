@@ -1,10 +1,10 @@
 //! `[[route]]`: static routes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use crate::api::{GitspaceId, access::Visibility, route::HostHeader};
+use crate::api::{GitspaceId, access::Visibility, pin::Pin, route::HostHeader};
 
 /// `[[route]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -14,8 +14,14 @@ pub struct RouteEntry {
     pub gitspace: Option<GitspaceId>,
     /// A whole host beside or instead of it.
     pub host: Option<String>,
-    /// `http://address:port` or `unix:/path`.
+    /// `http://`, `https://` or `h2c://` with host and port, or `unix:/path`.
     pub upstream: String,
+    /// `https` only: PEM file with the authorities that count for it, instead of those that this machine trusts.
+    pub tls_ca: Option<PathBuf>,
+    /// `https` only: the one key that counts.
+    pub tls_pin: Option<Pin>,
+    /// `https` only: its name there, instead of the upstream's host.
+    pub tls_name: Option<String>,
     /// Who may use private ports.
     pub owner: Option<String>,
     /// Its organization.
@@ -38,8 +44,14 @@ pub struct RouteEntry {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortEntry {
-    /// `http://address:port` or `unix:/path`.
+    /// `http://`, `https://` or `h2c://` with host and port, or `unix:/path`.
     pub upstream: String,
+    /// `https` only: PEM file with the authorities that count for it, instead of those that this machine trusts.
+    pub tls_ca: Option<PathBuf>,
+    /// `https` only: the one key that counts.
+    pub tls_pin: Option<Pin>,
+    /// `https` only: its name there, instead of the upstream's host.
+    pub tls_name: Option<String>,
     /// Who may use it.
     #[serde(default)]
     pub visibility: Visibility,

@@ -109,6 +109,7 @@ fn port_route(port: u16, visibility: Visibility) -> PortRoute {
         visibility,
         host_header: HostHeader::default(),
         cors: Vec::new(),
+        tls: None,
         upstream: None,
     }
 }

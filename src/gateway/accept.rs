@@ -31,7 +31,6 @@ pub(crate) use preface::speaks_h2;
 use super::{
     Gateway, Worker,
     connection::{self, Counted, Peer},
-    forward::Pool,
     limit::{Admission, Full, Place},
     proxy_protocol::{self, Addresses},
     tls::Tls,
@@ -164,7 +163,7 @@ fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
     runtime.block_on(async move {
         let drain = gateway.drain.clone();
         let worker = Arc::new(Worker {
-            pool: Pool::new(Arc::clone(&gateway.sink)),
+            pool: gateway.upstreams.pool(),
             gateway,
         });
         for (socket, listen) in listeners {

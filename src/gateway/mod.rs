@@ -48,7 +48,7 @@ use authorize::{Who, authorize};
 use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
-use forward::{Body, Exchange, Forwarding, Names, Pool, forward};
+use forward::{Body, Exchange, Forwarding, Names, Pool, Upstreams, forward};
 use http::{Destination, Head};
 use limit::{Limits, Network};
 use rejection::{Form, answer};
@@ -67,6 +67,7 @@ pub(crate) struct Gateway {
     routes: Arc<Table>,
     limits: Limits,
     names: Names,
+    upstreams: Arc<Upstreams>,
     timeouts: config::Timeouts,
     head_limits: HeadLimits,
     login_url: String,

@@ -84,6 +84,18 @@ pub enum Rejection {
     /// The gitspace could not be connected to.
     #[error("the gitspace is not reachable")]
     Unreachable(#[source] std::io::Error),
+    /// TLS with the gitspace failed: what it showed was not accepted, or it speaks something else.
+    #[error("the gitspace could not be reached securely")]
+    Tls {
+        /// Whether it was its certificate.
+        certificate: bool,
+        /// What failed; for the log only.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The gitspace has all the connections it may have.
+    #[error("too much is under way to this gitspace")]
+    Crowded,
     /// The gitspace broke off or answered with something that is not HTTP.
     #[error("the gitspace broke off")]
     Broke(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -164,11 +176,12 @@ impl Rejection {
             Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable(_) | Self::Broke(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_) | Self::Broke(_) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Stopped
             | Self::Starting
             | Self::Overloaded
+            | Self::Crowded
             | Self::ShuttingDown
             | Self::ControlPlaneStale => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTimeout | Self::HeadTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
@@ -198,6 +211,8 @@ impl Rejection {
             Self::RateLimited { .. } => "rate-limited",
             Self::TooManyStreams => "too-many-streams",
             Self::Unreachable(_) => "gitspace-unreachable",
+            Self::Tls { .. } => "gitspace-tls",
+            Self::Crowded => "overloaded",
             Self::Broke(_) => "gitspace-broke",
             Self::Timeout => "gitspace-timeout",
             Self::Stopped => "gitspace-stopped",
@@ -219,6 +234,8 @@ impl Rejection {
         match self {
             Self::Unreachable(_)
             | Self::Broke(_)
+            | Self::Tls { .. }
+            | Self::Crowded
             | Self::Timeout
             | Self::Stopped
             | Self::Starting => Fault::Gitspace,
@@ -252,6 +269,11 @@ impl Rejection {
     pub(crate) fn proxy_error(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "connection_refused",
+            Self::Tls {
+                certificate: true, ..
+            } => "tls_certificate_error",
+            Self::Tls { .. } => "tls_protocol_error",
+            Self::Crowded => "connection_limit_reached",
             Self::Broke(_) => "http_protocol_error",
             Self::Timeout => "http_response_timeout",
             Self::Loop => "proxy_loop_detected",

@@ -21,7 +21,7 @@ use super::{
     auth::{Authenticator, Link},
     connection::HeadLimits,
     drain::Drain,
-    forward::Names,
+    forward::{Names, Upstreams},
     limit::Limits,
     own::Exchanges,
     route::{
@@ -155,12 +155,17 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .control_plane
         .as_ref()
         .map_or(FailMode::Static, |link| link.fail_mode);
-    let client = reqwest::Client::new();
+    // Tokens go to whom the configuration names: not through a proxy that the environment names.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .map_err(io::Error::other)?;
     let link = settings
         .control_plane
         .as_ref()
         .map(|link| Link::new(client, &link.url, link.token.clone()));
     let drain = Drain::default();
+    let sink = Sink::new(metrics, log, drain.clone());
     let gateway = Arc::new(Gateway {
         auth,
         routes,
@@ -178,7 +183,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
             background: tokio::runtime::Handle::current(),
         },
         feed: feed::Lease::new(fail_mode),
-        sink: Sink::new(metrics, log, drain.clone()),
+        upstreams: Upstreams::new(config.upstreams.clone(), Arc::clone(&sink)),
+        sink,
         drain,
         request_ids: RequestIds::new(),
         domains,

@@ -40,6 +40,16 @@ pub(in crate::config) fn files(config: &Config) -> Vec<Finding> {
     if let Some(path) = &gateway.routes_file {
         readable("gateway.routes_file", path, &mut findings);
     }
+    for (index, route) in config.route.iter().enumerate() {
+        let own = ("tls_ca".to_owned(), &route.tls_ca);
+        let ports = route.ports.iter();
+        let ports = ports.map(|(number, port)| (format!("ports.{number}.tls_ca"), &port.tls_ca));
+        for (key, path) in ports.chain([own]) {
+            if let Some(path) = path {
+                readable(&format!("route[{index}].{key}"), path, &mut findings);
+            }
+        }
+    }
     findings.0
 }
 

@@ -1,15 +1,16 @@
-//! `[gateway.timeouts]` and `[gateway.limits]`: nothing that would refuse everybody, nothing without end.
+//! `[gateway.timeouts]`, `[gateway.limits]` and the sizes of `[gateway.upstreams]`: nothing that would refuse everybody, nothing without end.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::Findings;
-use crate::config::{Gateway, Limits, Timeout};
+use crate::config::{Gateway, Limits, Timeout, Upstreams};
 
 /// A longer timeout is a mistake, and would overflow the clock in the end.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) fn check(gateway: &Gateway, findings: &mut Findings) {
     timeouts(gateway, findings);
+    upstreams(&gateway.upstreams, findings);
     sizes(&gateway.limits, findings);
     burst(&gateway.limits, findings);
 }
@@ -44,6 +45,23 @@ fn timeouts(gateway: &Gateway, findings: &mut Findings) {
         } else if duration > LONGEST {
             findings.add(key, "is longer than 365 days (\"365d\")", change);
         }
+    }
+}
+
+fn upstreams(upstreams: &Upstreams, findings: &mut Findings) {
+    if upstreams.max_connections == 0 {
+        findings.add(
+            "gateway.upstreams.max_connections",
+            "is 0, so that no upstream could be reached",
+            "write a number of 1 or more",
+        );
+    }
+    if upstreams.ttl.is_zero() || upstreams.ttl > LONGEST {
+        findings.add(
+            "gateway.upstreams.ttl",
+            "is zero or longer than 365 days",
+            "write a duration such as \"30s\"; `idle = 0` keeps no connection at rest",
+        );
     }
 }
 

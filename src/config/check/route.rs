@@ -1,5 +1,7 @@
 //! `[[route]]`: each can be reached, under one host, and leads somewhere.
 
+use std::net::IpAddr;
+
 use super::{Findings, text};
 use crate::config::RouteEntry;
 
@@ -7,6 +9,13 @@ pub(super) fn check(routes: &[RouteEntry], findings: &mut Findings) {
     for (index, route) in routes.iter().enumerate() {
         let key = format!("route[{index}]");
         findings.unless_ok(format!("{key}.upstream"), text::upstream(&route.upstream));
+        tls(
+            &key,
+            &route.upstream,
+            [route.tls_ca.is_some(), route.tls_pin.is_some()],
+            route.tls_name.as_deref(),
+            findings,
+        );
         names(&key, route, &routes[..index], findings);
         people(&key, route, findings);
         ports(&key, route, findings);
@@ -58,6 +67,33 @@ fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Fi
     }
 }
 
+/// What tells who is at the other end of TLS belongs to TLS.
+fn tls(
+    key: &str,
+    upstream: &str,
+    [ca, pin]: [bool; 2],
+    name: Option<&str>,
+    findings: &mut Findings,
+) {
+    let given = [
+        ("tls_ca", ca),
+        ("tls_pin", pin),
+        ("tls_name", name.is_some()),
+    ];
+    for (name, _) in given.into_iter().filter(|(_, given)| *given) {
+        if !upstream.starts_with("https://") {
+            findings.add(
+                format!("{key}.{name}"),
+                format!("belongs to an `upstream` of https, and this one is {upstream:?}"),
+                format!("write `upstream = \"https://…\"`, or remove `{name}`"),
+            );
+        }
+    }
+    if let Some(name) = name.filter(|name| name.parse::<IpAddr>().is_err()) {
+        findings.unless_ok(format!("{key}.tls_name"), text::dns_name(name));
+    }
+}
+
 fn people(key: &str, route: &RouteEntry, findings: &mut Findings) {
     let named = [("owner", &route.owner), ("org", &route.org)];
     for (name, value) in named {
@@ -104,6 +140,13 @@ fn ports(key: &str, route: &RouteEntry, findings: &mut Findings) {
             Some(_) => {}
         }
         findings.unless_ok(format!("{key}.upstream"), text::upstream(&port.upstream));
+        tls(
+            &key,
+            &port.upstream,
+            [port.tls_ca.is_some(), port.tls_pin.is_some()],
+            port.tls_name.as_deref(),
+            findings,
+        );
         for (index, origin) in port.cors.iter().enumerate() {
             findings.unless_ok(format!("{key}.cors[{index}]"), text::origin(origin));
         }

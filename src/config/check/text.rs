@@ -76,9 +76,9 @@ pub(super) fn base_url(url: &str) -> Checked {
     Ok(())
 }
 
-/// `http://host:port` or `unix:/path`.
+/// `http://host:port`, `https://…`, `h2c://…` or `unix:/path`.
 pub(super) fn upstream(text: &str) -> Checked {
-    const ACCEPTED: &str = "\"http://host:port\" and \"unix:/path\" are accepted";
+    const ACCEPTED: &str = "\"http://host:port\", \"https://host:port\", \"h2c://host:port\" and \"unix:/path\" are accepted";
     if let Some(path) = text.strip_prefix("unix:") {
         // 108 bytes with the final zero is what a socket address holds (unix(7)).
         return match path.starts_with('/') && path.len() < 108 {
@@ -91,7 +91,12 @@ pub(super) fn upstream(text: &str) -> Checked {
             ),
         };
     }
-    let Some(authority) = text.strip_prefix("http://") else {
+    let scheme = ["http://", "https://", "h2c://"]
+        .into_iter()
+        .find(|scheme| text.starts_with(scheme));
+    let Some((scheme, authority)) =
+        scheme.and_then(|scheme| Some((scheme, text.strip_prefix(scheme)?)))
+    else {
         return wrong(
             format!("is {text:?}; {ACCEPTED}"),
             "write it such as \"http://127.0.0.1:8089\"",
@@ -100,13 +105,13 @@ pub(super) fn upstream(text: &str) -> Checked {
     if let Some((authority, _)) = authority.split_once(['/', '?', '#']) {
         return wrong(
             format!("is {text:?}; an upstream has no path: the request's own is used"),
-            format!("write \"http://{authority}\""),
+            format!("write \"{scheme}{authority}\""),
         );
     }
     split_authority(authority, true).map_err(|problem| {
         (
             format!("is {text:?}; {problem}; {ACCEPTED}"),
-            "write it such as \"http://127.0.0.1:8089\" or \"http://[::1]:8089\"".into(),
+            format!("write it such as \"{scheme}127.0.0.1:8089\" or \"{scheme}[::1]:8089\""),
         )
     })
 }
@@ -170,6 +175,8 @@ mod tests {
             "http://127.0.0.1:80",
             "http://[::1]:8089",
             "http://app.internal:3000",
+            "https://app.internal:3000",
+            "h2c://[::1]:50051",
             "unix:/run/a.sock",
         ] {
             assert_eq!(upstream(good), Ok(()), "{good}");
@@ -177,7 +184,9 @@ mod tests {
         for bad in [
             "",
             "127.0.0.1:80",
-            "https://a:1",
+            "ftp://a:1",
+            "https://a",
+            "h2c://a:1/x",
             "http://a",
             "http://a:0",
             "http://a:65536",

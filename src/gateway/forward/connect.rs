@@ -1,10 +1,13 @@
-//! A connection to a target: TCP or a Unix socket, within the connect deadline.
+//! A connection to a target: TCP, TLS over it, or a Unix socket, within the connect deadline.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -12,32 +15,68 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::gateway::{rejection::Rejection, route::Address};
+use super::tls::TlsStream;
+use crate::gateway::route::{Address, Seat};
 
-/// A byte stream to an upstream.
+/// A byte stream to an upstream. It has its seat until it is dropped, also when a tunnel has taken it.
 #[derive(Debug)]
-pub(crate) enum UpstreamIo {
-    /// Over TCP.
+pub(crate) struct UpstreamIo {
+    stream: Stream,
+    heard: Heard,
+    _seat: Seat,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// TCP.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// TLS over TCP.
+    Tls(Box<TlsStream>),
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
-/// Connects, or says why not in time.
-pub(super) async fn connect(address: &Address, within: Duration) -> Result<UpstreamIo, Rejection> {
-    match tokio::time::timeout(within, open(address)).await {
-        Ok(opened) => opened.map_err(Rejection::Unreachable),
-        Err(_) => Err(Rejection::Timeout),
+/// Whether a byte came since it was last asked not to be heard of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// A request goes out: what comes from now on is for it.
+    pub(super) fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a byte came.
+    pub(super) fn anything(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
-async fn open(address: &Address) -> io::Result<UpstreamIo> {
+impl UpstreamIo {
+    pub(super) fn new(stream: Stream, seat: Seat) -> (Self, Heard) {
+        let heard = Heard::default();
+        let io = Self {
+            stream,
+            heard: heard.clone(),
+            _seat: seat,
+        };
+        (io, heard)
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
+        Pin::new(&mut self.get_mut().stream)
+    }
+}
+
+/// Opens a stream; no byte is sent on it.
+pub(super) async fn open(address: &Address) -> io::Result<Stream> {
     let stream = match address {
         Address::Socket(address) => TcpStream::connect(address).await?,
         Address::Name(name, port) => {
             TcpStream::connect((name.trim_matches(['[', ']']), *port)).await?
         }
-        Address::Unix(path) => return UnixStream::connect(&**path).await.map(UpstreamIo::Unix),
+        Address::Unix(path) => return UnixStream::connect(&**path).await.map(Stream::Unix),
         Address::Nowhere => {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
@@ -46,19 +85,26 @@ async fn open(address: &Address) -> io::Result<UpstreamIo> {
         }
     };
     stream.set_nodelay(true)?;
-    Ok(UpstreamIo::Tcp(stream))
+    Ok(Stream::Tcp(stream))
 }
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        let before = buffer.filled().len();
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        ready!(read)?;
+        if buffer.filled().len() > before {
+            self.heard.0.store(true, Ordering::Relaxed);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -68,9 +114,10 @@ impl AsyncWrite for UpstreamIo {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        match self.stream().get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -79,9 +126,10 @@ impl AsyncWrite for UpstreamIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        match self.stream().get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -90,16 +138,18 @@ impl AsyncWrite for UpstreamIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        match self.stream().get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        match self.stream().get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -87,7 +87,7 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
     ) else {
         return;
     };
-    let target = Target::new(None, Address::Nowhere, Protocol::Http);
+    let target = Target::new(None, Address::Nowhere, Protocol::Http, None);
     let forwarding = Forwarding {
         names: &names,
         client: [192, 0, 2, 7].into(),

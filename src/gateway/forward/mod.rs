@@ -2,8 +2,6 @@
 //!
 //! Eighth step of the path. Everything was decided before; here the header policy is applied, a connection is taken from this
 //! worker's pool or made, the request is sent, and the answer's body carries account and permit with it until its last byte.
-//! What is retried is only what is safe: nothing was sent, or an idempotent request without a body on a reused connection that
-//! died before an answer.
 //!
 //! Not here: bytes after a 101 (`relay`).
 
@@ -13,15 +11,16 @@ mod connect;
 pub(super) mod fuzzing;
 mod headers;
 mod pool;
+mod send;
+mod tls;
 mod upgrade;
+mod version;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Version, request::Parts};
+use crate::config::Timeouts;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::Instant;
-
-use crate::config::{Timeout, Timeouts};
 
 use super::{
     account::{Account, Step},
@@ -33,10 +32,10 @@ use super::{
 
 pub(crate) use body::Body;
 pub(crate) use headers::{Forwarding, Names};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, Upstreams};
 
 use body::{Progress, RequestBody, ResponseBody};
-use pool::Lease;
+use send::send;
 
 /// What this step needs of the ones before.
 pub(crate) struct Exchange<'a> {
@@ -74,7 +73,16 @@ pub(crate) async fn forward(
     }
     let method = parts.method.clone();
     let (body, progress) = request_body(incoming, exchange.timeouts, account);
-    let (response, lease) = send(pool, parts, body, progress.as_ref(), &exchange).await?;
+    let (response, lease) = send(
+        pool,
+        parts,
+        body,
+        progress.as_ref(),
+        &exchange,
+        asked.is_some(),
+    )
+    .await?;
+    version::check(&response, lease.is_http2())?;
 
     let Some(account) = account.take() else {
         return Err(Rejection::ClientGone);
@@ -139,110 +147,5 @@ fn request_body(
             )
         }
         _ => (RequestBody::empty(), None),
-    }
-}
-
-/// Sends on a pooled connection or a new one; tries once more where that is safe.
-async fn send(
-    pool: &Arc<Pool>,
-    parts: Parts,
-    body: RequestBody,
-    progress: Option<&Arc<Progress>>,
-    exchange: &Exchange<'_>,
-) -> Result<(Response<Incoming>, Lease), Rejection> {
-    let mut request = Request::from_parts(parts, body);
-    while let Some(mut lease) = pool.take(exchange.target).await {
-        let spare = spare(&request, progress.is_some(), &lease);
-        match attempt(&mut lease, request, progress, exchange).await {
-            Ok(response) => return Ok((response, lease)),
-            Err(Failed { rejection, unsent }) => match unsent.or(spare) {
-                Some(again) => request = again,
-                None => return Err(rejection),
-            },
-        }
-    }
-    let mut lease = pool
-        .connect(exchange.target, exchange.timeouts.connect)
-        .await?;
-    match attempt(&mut lease, request, progress, exchange).await {
-        Ok(response) => Ok((response, lease)),
-        Err(failed) => Err(failed.rejection),
-    }
-}
-
-/// A copy to send again, where a second sending changes nothing (RFC 9110 §9.2.2) and the connection has rested so long that
-/// its other end may have closed it meanwhile.
-fn spare(
-    request: &Request<RequestBody>,
-    has_body: bool,
-    lease: &Lease,
-) -> Option<Request<RequestBody>> {
-    let safe = request.method().is_idempotent() && !has_body && lease.rested();
-    safe.then(|| {
-        let mut copy = Request::new(RequestBody::empty());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        copy
-    })
-}
-
-/// A failed attempt; `unsent` holds the request if not a byte of it was written.
-struct Failed {
-    rejection: Rejection,
-    unsent: Option<Request<RequestBody>>,
-}
-
-async fn attempt(
-    lease: &mut Lease,
-    request: Request<RequestBody>,
-    progress: Option<&Arc<Progress>>,
-    exchange: &Exchange<'_>,
-) -> Result<Response<Incoming>, Failed> {
-    let sending = lease.send(request);
-    let late = response_deadline(exchange.timeouts.response_head, progress);
-    tokio::select! {
-        biased;
-        outcome = sending => outcome.map_err(|mut error| {
-            let unsent = error.take_message();
-            Failed { rejection: why(error.into_error(), progress, exchange.target), unsent }
-        }),
-        () = late => Err(Failed { rejection: Rejection::Timeout, unsent: None }),
-    }
-}
-
-/// Whose fault a failed sending was.
-fn why(error: hyper::Error, progress: Option<&Arc<Progress>>, target: &Target) -> Rejection {
-    if target.fenced().is_cancelled() {
-        return Rejection::Stopped;
-    }
-    if progress.is_some_and(|progress| progress.stalled()) {
-        return Rejection::BodyTimeout;
-    }
-    if let Some(why) = progress.and_then(|progress| progress.malformed()) {
-        return Rejection::BadRequest(why);
-    }
-    if error.is_user() {
-        return Rejection::ClientGone;
-    }
-    Rejection::Broke(Box::new(error))
-}
-
-/// Resolves when the head of the answer is overdue: so long after the last byte of the request.
-async fn response_deadline(timeout: Timeout, progress: Option<&Arc<Progress>>) {
-    let Some(timeout) = timeout.duration() else {
-        return std::future::pending().await;
-    };
-    let start = Instant::now();
-    let mut deadline = start + timeout;
-    loop {
-        tokio::time::sleep_until(deadline).await;
-        // An upload under way has a deadline of its own (`RequestBody`).
-        let last = progress.map_or(start, |progress| progress.last().max(start));
-        let next = last + timeout;
-        if next <= Instant::now() {
-            return;
-        }
-        deadline = next.max(Instant::now() + Duration::from_millis(1));
     }
 }

@@ -171,7 +171,12 @@ fn advice(rejection: &Rejection) -> &'static str {
         Rejection::PortClosed => "Add the port to the gitspace's forwarded ports.",
         Rejection::NotAllowed => "Ask the gitspace's owner to share this port.",
         Rejection::OriginRefused => "Open the page under its own address.",
-        Rejection::RateLimited { .. } | Rejection::TooManyStreams => "Wait a moment and try again.",
+        Rejection::Tls { .. } => {
+            "The gateway's operator finds in the access log what was shown and what was expected."
+        }
+        Rejection::RateLimited { .. } | Rejection::TooManyStreams | Rejection::Crowded => {
+            "Wait a moment and try again."
+        }
         Rejection::Stopped => "Start the gitspace and reload.",
         Rejection::Starting => "Wait; this page reloads by itself.",
         Rejection::Unreachable(_) | Rejection::Broke(_) | Rejection::Timeout => {

@@ -11,7 +11,7 @@ use super::{
 use crate::api::{
     GitspaceId,
     access::{Port, Visibility},
-    route::{HostHeader, PortRoute, Route, RouteState, Upstream},
+    route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
 };
 
 /// A route as the data path uses it.
@@ -116,15 +116,28 @@ impl Builder<'_> {
     fn endpoint(&self, port: Port, of: &PortRoute) -> Result<Endpoint, RouteError> {
         let route = self.route;
         let address = self.address(port, of)?;
+        self.tls(port, of)?;
         let same = self
             .old
             .filter(|old| old.state == RouteState::Running && route.state == RouteState::Running)
             .and_then(|old| old.endpoint(port))
             .map(|endpoint| &endpoint.target)
-            .filter(|target| target.is(route.instance.as_ref(), &address, of.protocol));
+            .filter(|target| {
+                target.is(
+                    route.instance.as_ref(),
+                    &address,
+                    of.protocol,
+                    of.tls.as_ref(),
+                )
+            });
         let target = match same {
             Some(target) => Arc::clone(target),
-            None => Arc::new(Target::new(route.instance.clone(), address, of.protocol)),
+            None => Arc::new(Target::new(
+                route.instance.clone(),
+                address,
+                of.protocol,
+                of.tls.clone(),
+            )),
         };
         Ok(Endpoint {
             port,
@@ -136,6 +149,23 @@ impl Builder<'_> {
                 .map(|origin| origin.as_str().into())
                 .collect(),
             target,
+        })
+    }
+
+    /// What would never connect is refused here.
+    fn tls(&self, port: Port, of: &PortRoute) -> Result<(), RouteError> {
+        let https = of.protocol == Protocol::Https;
+        let problem = match (&of.tls, &of.upstream) {
+            (Some(_), _) if !https => "says how TLS is checked, and its protocol is not https",
+            (_, Some(Upstream::Unix(_))) if https => "speaks https to a Unix socket",
+            (Some(tls), _) if tls.ca.as_deref().is_some_and(|ca| !has_certificate(ca)) => {
+                "has a `ca` without a PEM certificate"
+            }
+            _ => return Ok(()),
+        };
+        Err(RouteError::Invalid {
+            gitspace: self.route.gitspace.clone(),
+            problem: format!("port {port} {problem}"),
         })
     }
 
@@ -167,4 +197,17 @@ impl Builder<'_> {
             (None, None) => Err(invalid("it is running and has no address".into())),
         }
     }
+}
+
+/// Whether a text holds a PEM certificate that can be read, and none that cannot.
+pub(super) fn has_certificate(pem: &str) -> bool {
+    let mut count = 0;
+    for block in x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes()) {
+        match block {
+            Ok(block) if block.label == "CERTIFICATE" && block.parse_x509().is_ok() => count += 1,
+            Ok(block) if block.label != "CERTIFICATE" => {}
+            _ => return false,
+        }
+    }
+    count > 0
 }

@@ -167,6 +167,8 @@ impl Follower {
     /// Follows until the stop.
     pub(crate) async fn run(self, kept: Option<Kept>, stop: CancellationToken) {
         let Ok(client) = reqwest::Client::builder()
+            // The token goes to whom the configuration names: not through a proxy that the environment names.
+            .no_proxy()
             .connect_timeout(Duration::from_secs(5))
             .build()
         else {

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
+use super::entry::has_certificate;
 use crate::{
     api::{
         GitspaceId,
-        access::Visibility,
-        route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
+        route::{PortRoute, Protocol, Route, RouteState, Upstream, UpstreamTls},
     },
     config::{PortEntry, RouteEntry},
 };
@@ -66,8 +66,7 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
         problem,
     };
     let gitspace = gitspace(entry).map_err(fail)?;
-    let ide =
-        port_route(&entry.upstream, entry.visibility, entry.host_header, &[]).map_err(fail)?;
+    let ide = port_route(&ide(entry)).map_err(fail)?;
     let mut ports = BTreeMap::new();
     for (number, port) in &entry.ports {
         let number = number
@@ -75,16 +74,7 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
             .ok()
             .filter(|number| *number > 0)
             .ok_or_else(|| fail(format!("`ports.{number}` is no port; 1 to 65535 is")))?;
-        let PortEntry {
-            upstream,
-            visibility,
-            host_header,
-            cors,
-        } = port;
-        ports.insert(
-            number,
-            port_route(upstream, *visibility, *host_header, cors).map_err(fail)?,
-        );
+        ports.insert(number, port_route(port).map_err(fail)?);
     }
     let arc = |text: &String| Arc::<str>::from(text.as_str());
     Ok(Route {
@@ -129,39 +119,82 @@ fn gitspace(entry: &RouteEntry) -> Result<GitspaceId, String> {
     }
 }
 
-fn port_route(
-    upstream: &str,
-    visibility: Visibility,
-    host_header: HostHeader,
-    cors: &[String],
-) -> Result<PortRoute, String> {
-    let (upstream, port) = parse_upstream(upstream)?;
+/// The IDE's part of a `[[route]]`, in the form of any other port's.
+fn ide(entry: &RouteEntry) -> PortEntry {
+    PortEntry {
+        upstream: entry.upstream.clone(),
+        tls_ca: entry.tls_ca.clone(),
+        tls_pin: entry.tls_pin,
+        tls_name: entry.tls_name.clone(),
+        visibility: entry.visibility,
+        host_header: entry.host_header,
+        cors: Vec::new(),
+    }
+}
+
+fn port_route(entry: &PortEntry) -> Result<PortRoute, String> {
+    let (protocol, upstream, port) = parse_upstream(&entry.upstream)?;
     Ok(PortRoute {
         port,
-        protocol: Protocol::Http,
-        visibility,
-        host_header,
-        cors: cors.to_vec(),
+        protocol,
+        visibility: entry.visibility,
+        host_header: entry.host_header,
+        cors: entry.cors.clone(),
+        tls: tls(entry)?.map(Arc::new),
         upstream: Some(upstream),
     })
 }
 
-/// Reads `http://host:port` or `unix:/path`.
-fn parse_upstream(text: &str) -> Result<(Upstream, u16), String> {
-    let problem =
-        || format!("`upstream` is {text:?}; `http://host:port` or `unix:/path` is accepted");
+fn tls(entry: &PortEntry) -> Result<Option<UpstreamTls>, String> {
+    let ca = entry.tls_ca.as_deref().map(authorities).transpose()?;
+    let tls = UpstreamTls {
+        ca,
+        pin: entry.tls_pin,
+        name: entry.tls_name.as_deref().map(Arc::from),
+    };
+    Ok(Some(tls).filter(|tls| *tls != UpstreamTls::default()))
+}
+
+/// Reads `tls_ca`. What is in it is part of the target: other authorities are another target.
+fn authorities(path: &Path) -> Result<Arc<str>, String> {
+    let problem = |why: &str| format!("`tls_ca` is {}, {why}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| problem(&format!("which cannot be read: {error}")))?;
+    match has_certificate(&text) {
+        true => Ok(text.into()),
+        false => Err(problem(
+            "in which no certificate, or one that cannot be read, is found; a PEM file is accepted",
+        )),
+    }
+}
+
+/// Reads `http://host:port`, `https://…`, `h2c://…` or `unix:/path`.
+fn parse_upstream(text: &str) -> Result<(Protocol, Upstream, u16), String> {
+    let problem = || {
+        format!(
+            "`upstream` is {text:?}; `http://host:port`, `https://host:port`, `h2c://host:port` or `unix:/path` is accepted"
+        )
+    };
     if let Some(path) = text.strip_prefix("unix:") {
         return path
             .starts_with('/')
-            .then(|| (Upstream::Unix(path.into()), 0))
+            .then(|| (Protocol::Http, Upstream::Unix(path.into()), 0))
             .ok_or_else(problem);
     }
     let uri: http::Uri = text.parse().map_err(|_| problem())?;
     let bare = uri.path_and_query().is_none_or(|path| path == "/");
-    match (uri.scheme_str(), uri.host(), bare) {
-        (Some("http"), Some(host), true) if !host.is_empty() => {
-            Ok((Upstream::Host(host.into()), uri.port_u16().unwrap_or(80)))
-        }
+    let (protocol, port) = match uri.scheme_str() {
+        Some("http") => (Protocol::Http, 80),
+        Some("https") => (Protocol::Https, 443),
+        Some("h2c") => (Protocol::H2c, 80),
+        _ => return Err(problem()),
+    };
+    match uri.host() {
+        Some(host) if bare && !host.is_empty() => Ok((
+            protocol,
+            Upstream::Host(host.into()),
+            uri.port_u16().unwrap_or(port),
+        )),
         _ => Err(problem()),
     }
 }
@@ -169,6 +202,7 @@ fn parse_upstream(text: &str) -> Result<(Upstream, u16), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::access::Visibility;
 
     fn entry(text: &str) -> RouteEntry {
         toml::from_str(text).unwrap()
@@ -201,12 +235,25 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_says_what_is_spoken() {
+        for (upstream, protocol, port) in [
+            ("http://a.test", Protocol::Http, 80),
+            ("https://a.test", Protocol::Https, 443),
+            ("h2c://a.test:50051", Protocol::H2c, 50051),
+        ] {
+            let entry = entry(&format!("gitspace = 'a'\nupstream = '{upstream}'"));
+            let ide = route(&entry).unwrap().ide.unwrap();
+            assert_eq!((ide.protocol, ide.port), (protocol, port), "{upstream}");
+        }
+    }
+
+    #[test]
     fn mistakes_say_what_is_accepted() {
         for (text, expected) in [
             ("upstream = 'http://a:1'", "needs `gitspace` or `host`"),
             (
                 "gitspace = 'a'\nupstream = 'ftp://a:1'",
-                "`http://host:port` or `unix:/path` is accepted",
+                "`h2c://host:port` or `unix:/path` is accepted",
             ),
             (
                 "gitspace = 'a'\nupstream = 'http://a:1/x'",

@@ -13,6 +13,7 @@ pub(crate) mod feed;
 pub(crate) mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod reach;
 mod target;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 use crate::api::{GitspaceId, access::Port, route::Route};
 
 pub(crate) use entry::Endpoint;
+pub(crate) use reach::Seat;
 pub(crate) use target::{Address, Target};
 pub use {entry::Entry, error::RouteError};
 

@@ -1,4 +1,4 @@
-//! A target: instance, address, port and protocol behind a port of a gitspace, with a fence.
+//! A target: instance, address, port, protocol and pin behind a port of a gitspace, with a fence.
 //!
 //! Every target has a number of its own. Pools know connections by that number, so a connection to an old target can never be
 //! taken for a new one, even when a VM's address is used again.
@@ -13,7 +13,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{InstanceId, route::Protocol};
+use super::reach::Reach;
+use crate::api::{
+    InstanceId,
+    route::{Protocol, UpstreamTls},
+};
 
 /// Where a target is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +52,29 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     /// What it speaks.
     pub(crate) protocol: Protocol,
+    /// How the other end is known, where it is spoken to over TLS.
+    pub(crate) tls: Option<Arc<UpstreamTls>>,
+    /// What the workers share of reaching it.
+    pub(crate) reach: Reach,
     instance: Option<InstanceId>,
     fence: CancellationToken,
 }
 
 impl Target {
-    pub(crate) fn new(instance: Option<InstanceId>, address: Address, protocol: Protocol) -> Self {
+    pub(crate) fn new(
+        instance: Option<InstanceId>,
+        address: Address,
+        protocol: Protocol,
+        tls: Option<Arc<UpstreamTls>>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
             number,
             address,
             protocol,
+            tls,
+            reach: Reach::default(),
             instance,
             fence: CancellationToken::new(),
         }
@@ -71,8 +86,12 @@ impl Target {
         instance: Option<&InstanceId>,
         address: &Address,
         protocol: Protocol,
+        tls: Option<&Arc<UpstreamTls>>,
     ) -> bool {
-        self.instance.as_ref() == instance && self.address == *address && self.protocol == protocol
+        self.instance.as_ref() == instance
+            && self.address == *address
+            && self.protocol == protocol
+            && self.tls.as_ref() == tls
     }
 
     /// Its port; 0 where it has none.

@@ -8,6 +8,7 @@ mod control_plane;
 mod gateway;
 mod h2;
 mod issuer;
+mod peer;
 pub(crate) mod raw_h2;
 mod upstream;
 
@@ -16,6 +17,7 @@ pub(crate) use control_plane::{ControlPlane, route};
 pub(crate) use gateway::{Setup, TestGateway};
 pub(crate) use h2::H2;
 pub(crate) use issuer::Issuer;
+pub(crate) use peer::{Authority, Identity, Kind, Peer, PeerAnswer};
 pub(crate) use raw_h2::{Outcome, RawH2};
 pub(crate) use upstream::{Seen, Upstream, read_request};
 

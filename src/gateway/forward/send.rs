@@ -1,0 +1,157 @@
+//! Sending: on a connection that is there or a new one, within the deadlines, and once more where that is safe.
+//!
+//! Safe is what was not sent at all, and an idempotent request without a body on a connection that had served others and died
+//! before a byte of an answer came (RFC 9110 §9.2.2): then its end was none of this request's doing. Everything else is sent
+//! once.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{
+    Exchange,
+    body::{Progress, RequestBody},
+    pool::{Lease, Pool, Wanted},
+    version,
+};
+use crate::{
+    config::Timeout,
+    gateway::{rejection::Rejection, route::Target},
+};
+
+/// Sends on a pooled connection or a new one; tries once more where that is safe.
+pub(super) async fn send(
+    pool: &Arc<Pool>,
+    parts: Parts,
+    body: RequestBody,
+    progress: Option<&Arc<Progress>>,
+    exchange: &Exchange<'_>,
+    upgrade: bool,
+) -> Result<(Response<Incoming>, Lease), Rejection> {
+    let wanted = Wanted {
+        target: exchange.target,
+        upgrade,
+        within: exchange.timeouts.connect,
+    };
+    let mut request = Request::from_parts(parts, body);
+    let mut fresh = false;
+    loop {
+        let taken = if fresh { None } else { pool.take(wanted).await };
+        let mut lease = match taken {
+            Some(lease) => lease,
+            None => pool.connect(wanted, fresh).await?,
+        };
+        version::fit(&mut request, lease.is_http2(), exchange.target)?;
+        let spare = spare(&request, progress.is_some(), &lease);
+        match attempt(&mut lease, request, progress, exchange).await {
+            Ok(response) => return Ok((response, lease)),
+            // The pool loses a connection with every turn; one that served nobody is not tried twice.
+            Err(Failed {
+                unsent: Some(unsent),
+                ..
+            }) if lease.reused() => request = unsent,
+            Err(Failed {
+                rejection, silent, ..
+            }) => {
+                let Some(spare) = spare.filter(|_| silent) else {
+                    return Err(rejection);
+                };
+                (request, fresh) = (spare, true);
+            }
+        }
+    }
+}
+
+/// A copy to send again, where a second sending changes nothing and the connection may have died on its own.
+fn spare(
+    request: &Request<RequestBody>,
+    has_body: bool,
+    lease: &Lease,
+) -> Option<Request<RequestBody>> {
+    let safe = request.method().is_idempotent() && !has_body && lease.rested();
+    safe.then(|| {
+        let mut copy = Request::new(RequestBody::empty());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        copy
+    })
+}
+
+/// A failed attempt.
+struct Failed {
+    rejection: Rejection,
+    /// The request, if not a byte of it was written.
+    unsent: Option<Request<RequestBody>>,
+    /// Whether nothing came back.
+    silent: bool,
+}
+
+async fn attempt(
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    progress: Option<&Arc<Progress>>,
+    exchange: &Exchange<'_>,
+) -> Result<Response<Incoming>, Failed> {
+    let late = response_deadline(exchange.timeouts.response_head, progress);
+    let outcome = tokio::select! {
+        biased;
+        outcome = lease.send(request) => outcome,
+        () = late => return Err(Failed { rejection: Rejection::Timeout, unsent: None, silent: false }),
+    };
+    outcome.map_err(|mut error| {
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let silent = lease.died_silently(&error);
+        let rejection = why(error, lease, progress, exchange.target);
+        Failed {
+            rejection,
+            unsent,
+            silent,
+        }
+    })
+}
+
+/// Whose fault a failed sending was.
+fn why(
+    error: hyper::Error,
+    lease: &Lease,
+    progress: Option<&Arc<Progress>>,
+    target: &Target,
+) -> Rejection {
+    if target.fenced().is_cancelled() {
+        return Rejection::Stopped;
+    }
+    if progress.is_some_and(|progress| progress.stalled()) {
+        return Rejection::BodyTimeout;
+    }
+    if let Some(why) = progress.and_then(|progress| progress.malformed()) {
+        return Rejection::BadRequest(why);
+    }
+    if progress.is_some() && lease.body_failed(&error) {
+        return Rejection::ClientGone;
+    }
+    Rejection::Broke(Box::new(error))
+}
+
+/// Resolves when the head of the answer is overdue: so long after the last byte of the request.
+async fn response_deadline(timeout: Timeout, progress: Option<&Arc<Progress>>) {
+    let Some(timeout) = timeout.duration() else {
+        return std::future::pending().await;
+    };
+    let start = Instant::now();
+    let mut deadline = start + timeout;
+    loop {
+        tokio::time::sleep_until(deadline).await;
+        // An upload under way has a deadline of its own (`RequestBody`).
+        let last = progress.map_or(start, |progress| progress.last().max(start));
+        let next = last + timeout;
+        if next <= Instant::now() {
+            return;
+        }
+        deadline = next.max(Instant::now() + Duration::from_millis(1));
+    }
+}
