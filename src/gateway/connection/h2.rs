@@ -111,6 +111,7 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
             tokio::select! {
                 _ = connection => {}
                 () = pace.expired() => {}
+                () = budget.spent() => {}
                 () = gateway.drain.over() => {}
             }
         }
