@@ -105,6 +105,13 @@ pub(crate) fn bind(listen: &Listen, workers: usize) -> Result<Bound, BindError> 
     })
 }
 
+/// A listening socket of one owner; `[::]` takes IPv6 only, as everywhere.
+pub(crate) fn listen_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address, false)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -259,8 +259,7 @@ impl StaticRoutes {
 
 fn bind_admin(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
     let bound = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        let listener = accept::listen_alone(address)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };

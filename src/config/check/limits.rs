@@ -8,6 +8,9 @@ use crate::config::{Gateway, Limits, Timeout, Upstreams};
 /// A longer timeout is a mistake, and would overflow the clock in the end.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// A packet that is lost twice is acknowledged within it.
+const DEAD_PEER_LEAST: Duration = Duration::from_secs(5);
+
 pub(super) fn check(gateway: &Gateway, findings: &mut Findings) {
     timeouts(gateway, findings);
     upstreams(&gateway.upstreams, findings);
@@ -37,6 +40,17 @@ fn timeouts(gateway: &Gateway, findings: &mut Findings) {
         .map(|(key, duration)| (key, Some(duration), zero))
         .into_iter()
         .chain(switched.map(|(key, timeout): (_, Timeout)| (key, timeout.duration(), zero_or_off)));
+    if timeouts
+        .dead_peer
+        .duration()
+        .is_some_and(|duration| duration < DEAD_PEER_LEAST)
+    {
+        findings.add(
+            "gateway.timeouts.dead_peer",
+            "is shorter than 5 s, so that a client on a slow network would be taken for dead",
+            "write a duration of \"5s\" or more, or \"off\"",
+        );
+    }
     for (key, duration, change) in all {
         let Some(duration) = duration else { continue };
         let key = format!("gateway.timeouts.{key}");

@@ -1,5 +1,7 @@
 //! What is believed of whom, over every form of the lists.
 
+use proptest::prelude::*;
+
 use super::{lists::Element, *};
 
 const PEER: &str = "10.0.0.1";
@@ -206,4 +208,35 @@ fn an_identifier_is_kept_if_it_is_one_plain_word() {
     }
     let two = told(&[("x-request-id", "a"), ("x-request-id", "a")]);
     assert_eq!(two.request_id, None);
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_line_holds_its_parts_are_parts_of_it(line in "([a-z=\";, .:\\[\\]\\\\]|for=|proto=|192\\.0\\.2\\.1){0,40}") {
+        for element in elements(&line).unwrap_or_default() {
+            for part in [element.node, element.proto].into_iter().flatten() {
+                prop_assert!(line.contains(part));
+            }
+        }
+        let _ = address(&line);
+    }
+
+    #[test]
+    fn nothing_left_of_the_nearest_untrusted_hop_counts(forged in "[ -~\t]{0,60}", quoted: bool) {
+        let list: &'static str = format!("{forged}, 192.0.2.1, 10.0.0.2").leak();
+        prop_assert_eq!(ip(&[("x-forwarded-for", list)]), "192.0.2.1");
+        // On one line a quote that is left open spoils all of it; never is anything but the nearest known hop the client.
+        let hop = if quoted { "for=\"[2001:db8::1]\"" } else { "for=192.0.2.1" };
+        let line: &'static str = format!("{forged}, {hop}").leak();
+        let expected = if quoted { "2001:db8::1" } else { "192.0.2.1" };
+        let found = ip(&[("forwarded", line)]);
+        prop_assert!(found == expected || found == PEER, "{} {}", line, found);
+    }
+
+    #[test]
+    fn every_address_is_read_in_every_form(ip: IpAddr, port: u16) {
+        let canonical = Some(ip.to_canonical());
+        prop_assert_eq!(address(&ip.to_string()), canonical);
+        prop_assert_eq!(address(&std::net::SocketAddr::new(ip, port).to_string()), canonical);
+    }
 }
