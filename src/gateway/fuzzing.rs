@@ -16,6 +16,16 @@ pub(super) fn lines(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     data.split(|byte| *byte == b'\n')
 }
 
+/// What a balancer sends first.
+pub fn proxy_protocol(data: &[u8]) {
+    super::proxy_protocol::fuzzing::proxy_protocol(data);
+}
+
+/// Whether upgrades become streams, how many bytes come at a time, then what an HTTP/1.1 client sends.
+pub fn guard(data: &[u8]) {
+    super::connection::fuzzing::guard(data);
+}
+
 /// `Host`, a line feed, a request target: whatever is accepted is canonical, and says what the strict reading says.
 pub fn host(data: &[u8]) {
     let mut lines = lines(data);
@@ -120,9 +130,11 @@ mod tests {
 
     #[test]
     fn every_seed_of_the_fuzz_targets_holds() {
+        seeds("guard", guard);
         seeds("host", host);
         seeds("headers", headers);
         seeds("cookies", cookies);
+        seeds("proxy_protocol", proxy_protocol);
         seeds("routes_file", routes_file);
     }
 }

@@ -7,6 +7,8 @@
 //! Not here: who may send a header and until when (`accept`).
 
 mod binary;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod text;
 
 use std::{io, net::SocketAddr};

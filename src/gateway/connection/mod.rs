@@ -24,6 +24,8 @@ use super::{
     tls::{Names, Tls},
 };
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use guard::fuzzing;
 pub(crate) use guard::{Refusal, malformed};
 pub(crate) use io::ClientIo;
 

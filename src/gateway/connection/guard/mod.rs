@@ -8,6 +8,8 @@
 //! A head that has come whole in one read is checked where it is; only pieces are copied. Not here: the rules (`head`, `chunks`).
 
 mod chunks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::gateway) mod fuzzing;
 mod head;
 
 use std::{
