@@ -341,7 +341,7 @@ fn detail(rejection: &Rejection) -> Option<Box<str>> {
         Rejection::BadRequest(why) => Some((*why).into()),
         Rejection::Tls { source, .. } => Some(Chain(source).to_string().into()),
         Rejection::Unreachable(error) => Some(error.to_string().into()),
-        Rejection::Broke(error) => Some(Chain(&**error).to_string().into()),
+        Rejection::Broke(_, error) => Some(Chain(&**error).to_string().into()),
         _ => None,
     }
 }

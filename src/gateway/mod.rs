@@ -57,7 +57,7 @@ use tls::Tls;
 use unread::Unread;
 
 pub use accept::BindError;
-pub use rejection::Rejection;
+pub use rejection::{Break, Late, Rejection};
 pub use role::{Bound, ControlPlane, Error, Handle, ReloadRequest, Settings, bind};
 
 /// What all workers share.

@@ -4,6 +4,7 @@
 //! client is a plain sentence; causes, addresses and token details stay in the log.
 
 mod answer;
+mod upstream;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::StatusCode;
 use super::{auth::TokenError, connection::Refusal};
 
 pub(crate) use answer::{Form, answer};
+pub use upstream::{Break, Late};
 
 /// Why the gateway ended a request early.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +100,13 @@ pub enum Rejection {
     Crowded,
     /// The gitspace broke off or answered with something that is not HTTP.
     #[error("the gitspace broke off")]
-    Broke(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Broke(Break, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The gitspace did not answer in time.
     #[error("the gitspace did not answer in time")]
-    Timeout,
+    Timeout(Late),
+    /// The route led elsewhere while the request was under way.
+    #[error("the gitspace has moved")]
+    TargetChanged,
     /// The gitspace is stopped.
     #[error("the gitspace is stopped")]
     Stopped,
@@ -176,9 +181,10 @@ impl Rejection {
             Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable(_) | Self::Broke(_) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Stopped
+            Self::Unreachable(_) | Self::Broke(..) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::TargetChanged
+            | Self::Stopped
             | Self::Starting
             | Self::Overloaded
             | Self::Crowded
@@ -213,8 +219,9 @@ impl Rejection {
             Self::Unreachable(_) => "gitspace-unreachable",
             Self::Tls { .. } => "gitspace-tls",
             Self::Crowded => "overloaded",
-            Self::Broke(_) => "gitspace-broke",
-            Self::Timeout => "gitspace-timeout",
+            Self::Broke(..) => "gitspace-broke",
+            Self::Timeout(_) => "gitspace-timeout",
+            Self::TargetChanged => "target-changed",
             Self::Stopped => "gitspace-stopped",
             Self::Starting => "gitspace-starting",
             Self::Overloaded => "overloaded",
@@ -233,13 +240,16 @@ impl Rejection {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Unreachable(_)
-            | Self::Broke(_)
+            | Self::Broke(..)
             | Self::Tls { .. }
             | Self::Crowded
-            | Self::Timeout
+            | Self::Timeout(_)
             | Self::Stopped
             | Self::Starting => Fault::Gitspace,
-            Self::Overloaded | Self::ShuttingDown | Self::ControlPlaneStale => Fault::Gateway,
+            Self::TargetChanged
+            | Self::Overloaded
+            | Self::ShuttingDown
+            | Self::ControlPlaneStale => Fault::Gateway,
             Self::BadRequest(_)
             | Self::Misdirected
             | Self::Loop
@@ -268,16 +278,18 @@ impl Rejection {
     /// What `Proxy-Status` calls it (RFC 9209 §2.3), the nearest registered type.
     pub(crate) fn proxy_error(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) => "connection_refused",
+            Self::Unreachable(error) => upstream::unreachable(error),
             Self::Tls {
                 certificate: true, ..
             } => "tls_certificate_error",
             Self::Tls { .. } => "tls_protocol_error",
             Self::Crowded => "connection_limit_reached",
-            Self::Broke(_) => "http_protocol_error",
-            Self::Timeout => "http_response_timeout",
+            Self::Broke(how, _) => how.proxy_error(),
+            Self::Timeout(late) => late.proxy_error(),
             Self::Loop => "proxy_loop_detected",
-            Self::Stopped | Self::Starting | Self::ControlPlaneStale => "destination_unavailable",
+            Self::TargetChanged | Self::Stopped | Self::Starting | Self::ControlPlaneStale => {
+                "destination_unavailable"
+            }
             Self::ShuttingDown => "proxy_internal_response",
             Self::Overloaded | Self::RateLimited { .. } | Self::TooManyStreams => {
                 "connection_limit_reached"

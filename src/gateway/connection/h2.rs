@@ -15,11 +15,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 
 use super::{
     ClientIo, HeadLimits, Peer,
     pace::{Pace, Tracked},
+    stall::Streams,
 };
 use crate::gateway::{Worker, forward::Body};
 
@@ -78,7 +79,7 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
     let ended = gateway.sink.metrics.abusive_connections.clone();
     let head_timeout = gateway.timeouts.head;
     let io = Frames::new(io, scan, Arc::clone(&budget), head_timeout, ended);
-    let connection = Builder::new(TokioExecutor::new())
+    let connection = Builder::new(Streams::new(gateway.timeouts.body_idle))
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)

@@ -11,6 +11,7 @@ mod h1;
 pub(crate) mod h2;
 mod io;
 mod pace;
+mod stall;
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -16,6 +16,7 @@ use std::{
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::stall;
 use crate::{config::Timeouts, gateway::forward::Body};
 
 /// Not blocked.
@@ -136,7 +137,9 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        stall::note(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

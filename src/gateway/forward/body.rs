@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::Timeout;
 
-use super::{Carried, pool::Lease};
+use super::{Carried, expect::Gate, pool::Lease};
 use crate::gateway::{account::End, connection::malformed};
 
 /// What a body can fail with; hyper then cuts the message visibly.
@@ -125,6 +125,8 @@ impl IdleTimer {
 pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    /// The upload that the answer is to.
+    upload: Option<Arc<Progress>>,
     /// None once the account is closed: all was handed over.
     carried: Option<Carried>,
     idle: IdleTimer,
@@ -134,13 +136,14 @@ impl ResponseBody {
     pub(super) fn new(
         incoming: Incoming,
         bodyless: bool,
-        lease: Lease,
+        (lease, upload): (Lease, Option<Arc<Progress>>),
         carried: Carried,
         idle: Timeout,
     ) -> Self {
         let mut body = Self {
             incoming,
             lease: Some(lease),
+            upload,
             carried: Some(carried),
             idle: IdleTimer::new(idle),
         };
@@ -194,9 +197,10 @@ impl ResponseBody {
         }
     }
 
-    /// All came: the connection can serve another request.
+    /// All came: the connection can serve another request, unless the one that was answered is still being sent.
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        let sent = self.upload.as_ref().is_none_or(|upload| upload.done());
+        if let Some(lease) = self.lease.take().filter(|_| sent) {
             lease.give_back();
         }
         self.end(End::Done);
@@ -216,9 +220,18 @@ pub(super) struct Progress {
     received: Arc<AtomicU64>,
     start: Instant,
     last_micros: AtomicU64,
-    stalled: AtomicBool,
+    state: AtomicU8,
     malformed: OnceLock<&'static str>,
 }
+
+/// The next piece is wanted of the client, or was handed to the connection.
+const MOVING: u8 = 0;
+/// The client has nothing for us.
+const WAITING: u8 = 1;
+/// It was given up because nothing came.
+const STALLED: u8 = 2;
+/// All of it was taken.
+const DONE: u8 = 3;
 
 impl Progress {
     pub(super) fn new(received: Arc<AtomicU64>) -> Self {
@@ -226,7 +239,7 @@ impl Progress {
             received,
             start: Instant::now(),
             last_micros: AtomicU64::new(0),
-            stalled: AtomicBool::new(false),
+            state: AtomicU8::new(MOVING),
             malformed: OnceLock::new(),
         }
     }
@@ -238,7 +251,21 @@ impl Progress {
 
     /// Whether it was given up because nothing came.
     pub(super) fn stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) == STALLED
+    }
+
+    /// Whether the client is waited for, which has a deadline of its own.
+    pub(super) fn waiting(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == WAITING
+    }
+
+    /// Whether all of it was taken.
+    pub(super) fn done(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == DONE
+    }
+
+    fn is(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
     }
 
     /// What was wrong with it, where it was not framed as it must be.
@@ -258,6 +285,8 @@ pub(crate) struct RequestBody(Option<Upload>);
 
 struct Upload {
     incoming: Incoming,
+    /// Closed while the upstream has not asked for the body.
+    gate: Option<Gate>,
     idle: IdleTimer,
     progress: Arc<Progress>,
 }
@@ -270,9 +299,17 @@ impl RequestBody {
     pub(super) fn new(incoming: Incoming, idle: Timeout, progress: Arc<Progress>) -> Self {
         Self(Some(Upload {
             incoming,
+            gate: None,
             idle: IdleTimer::new(idle),
             progress,
         }))
+    }
+
+    /// Sends nothing until this opens.
+    pub(super) fn hold(&mut self, gate: Gate) {
+        if let Some(upload) = &mut self.0 {
+            upload.gate = Some(gate);
+        }
     }
 }
 
@@ -287,10 +324,17 @@ impl http_body::Body for RequestBody {
         let Some(upload) = &mut self.0 else {
             return Poll::Ready(None);
         };
+        if let Some(gate) = &mut upload.gate {
+            ready!(gate.poll(context));
+            upload.gate = None;
+            upload.idle.progress();
+        }
         match Pin::new(&mut upload.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 upload.idle.progress();
                 upload.progress.data(frame.data_ref().map_or(0, Bytes::len));
+                let done = frame.is_trailers() || upload.incoming.is_end_stream();
+                upload.progress.is(if done { DONE } else { MOVING });
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -300,10 +344,14 @@ impl http_body::Body for RequestBody {
                 }
                 Poll::Ready(Some(Err(Box::new(error))))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                upload.progress.is(DONE);
+                Poll::Ready(None)
+            }
             Poll::Pending => {
+                upload.progress.is(WAITING);
                 ready!(upload.idle.poll(context));
-                upload.progress.stalled.store(true, Ordering::Relaxed);
+                upload.progress.is(STALLED);
                 Poll::Ready(Some(Err("the client sent nothing for too long".into())))
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -10,6 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -62,6 +64,18 @@ impl UpstreamIo {
             _seat: seat,
         };
         (io, heard)
+    }
+
+    /// Whether bytes have come that nobody has read, asked of the socket itself: the runtime may not have heard of them yet. Under
+    /// TLS it cannot be told: they may be its own.
+    pub(super) fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = match &self.stream {
+            Stream::Tcp(stream) => SockRef::from(stream).peek(&mut byte),
+            Stream::Unix(stream) => SockRef::from(stream).peek(&mut byte),
+            Stream::Tls(_) => return false,
+        };
+        peeked.is_ok_and(|count| count > 0)
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {

@@ -7,8 +7,11 @@
 
 mod body;
 mod connect;
+mod expect;
+mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod guard;
 mod headers;
 mod pool;
 mod send;
@@ -61,7 +64,7 @@ pub(crate) async fn forward(
         .upgrade
         .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
         .flatten();
-    let asked = upgrade::asked(&parts, client_upgrade.is_some());
+    let asked = upgrade::asked(&mut parts, client_upgrade.is_some());
     headers::to_upstream(
         &mut parts,
         exchange.head,
@@ -84,38 +87,38 @@ pub(crate) async fn forward(
     .await?;
     version::check(&response, lease.is_http2())?;
 
+    let (mut response, incoming) = response.into_parts();
+    response.version = Version::HTTP_11;
+    framing::check(&mut response)?;
+    let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let switch = match (client_upgrade, asked) {
+        (Some(client), Some(asked)) if switches => {
+            Some((client, upgrade::chosen(&response.headers, &asked)?))
+        }
+        _ if switches => return Err(upgrade::unasked()),
+        _ => None,
+    };
+    headers::to_client(&mut response.headers, exchange.forwarding.names);
     let Some(account) = account.take() else {
         return Err(Rejection::ClientGone);
     };
-    let (mut response, incoming) = response.into_parts();
-    response.version = Version::HTTP_11;
-    let carried = Carried {
+    let mut carried = Carried {
         account,
         permit,
         target: Arc::clone(exchange.target),
     };
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some(client), Some(asked)) = (client_upgrade, asked) else {
-            carried.account.reject(&unasked_upgrade());
-            return Ok(super::rejection::answer(
-                &unasked_upgrade(),
-                exchange.head.form,
-                "",
-            ));
-        };
-        headers::to_client(&mut response.headers, exchange.forwarding.names);
-        upgrade::switch(&mut response, client, &asked, carried, &exchange);
-        return Ok(Response::from_parts(response, Body::empty()));
-    }
-    headers::to_client(&mut response.headers, exchange.forwarding.names);
-    let mut carried = carried;
     carried.account.answered(response.status);
     carried.account.step(Step::Relay);
+    if let Some((client, protocol)) = switch {
+        lease.let_go();
+        upgrade::switch(&mut response, client, &protocol, carried, &exchange);
+        return Ok(Response::from_parts(response, Body::empty()));
+    }
     let bodyless = method == Method::HEAD || incoming.is_end_stream();
     let body = ResponseBody::new(
         incoming,
         bodyless,
-        lease,
+        (lease, progress),
         carried,
         exchange.timeouts.body_idle,
     );
@@ -127,10 +130,6 @@ pub(crate) struct Carried {
     pub(crate) account: Account,
     pub(crate) permit: Permit,
     pub(crate) target: Arc<Target>,
-}
-
-fn unasked_upgrade() -> Rejection {
-    Rejection::Broke("the gitspace switched protocols though nobody had asked".into())
 }
 
 fn request_body(

@@ -17,8 +17,11 @@ use super::{
     version,
 };
 use crate::{
-    config::Timeout,
-    gateway::{rejection::Rejection, route::Target},
+    config::Timeouts,
+    gateway::{
+        rejection::{Break, Late, Rejection},
+        route::Target,
+    },
 };
 
 /// Sends on a pooled connection or a new one; tries once more where that is safe.
@@ -96,11 +99,11 @@ async fn attempt(
     progress: Option<&Arc<Progress>>,
     exchange: &Exchange<'_>,
 ) -> Result<Response<Incoming>, Failed> {
-    let late = response_deadline(exchange.timeouts.response_head, progress);
+    let late = overdue(exchange.timeouts, progress);
     let outcome = tokio::select! {
         biased;
         outcome = lease.send(request) => outcome,
-        () = late => return Err(Failed { rejection: Rejection::Timeout, unsent: None, silent: false }),
+        late = late => return Err(Failed { rejection: Rejection::Timeout(late), unsent: None, silent: false }),
     };
     outcome.map_err(|mut error| {
         let unsent = error.take_message();
@@ -123,7 +126,7 @@ fn why(
     target: &Target,
 ) -> Rejection {
     if target.fenced().is_cancelled() {
-        return Rejection::Stopped;
+        return Rejection::TargetChanged;
     }
     if progress.is_some_and(|progress| progress.stalled()) {
         return Rejection::BodyTimeout;
@@ -134,24 +137,37 @@ fn why(
     if progress.is_some() && lease.body_failed(&error) {
         return Rejection::ClientGone;
     }
-    Rejection::Broke(Box::new(error))
+    let how = if error.is_parse_too_large() {
+        Break::HeadTooLarge
+    } else if error.is_parse() {
+        Break::Protocol
+    } else {
+        lease.broken().unwrap_or(Break::Terminated)
+    };
+    Rejection::Broke(how, Box::new(error))
 }
 
-/// Resolves when the head of the answer is overdue: so long after the last byte of the request.
-async fn response_deadline(timeout: Timeout, progress: Option<&Arc<Progress>>) {
-    let Some(timeout) = timeout.duration() else {
-        return std::future::pending().await;
-    };
+/// Resolves when the head of the answer is overdue: so long after the last byte of the request. An upload that its upstream does
+/// not take is overdue as well; one whose client sends nothing has a deadline of its own (`RequestBody`).
+async fn overdue(timeouts: &Timeouts, progress: Option<&Arc<Progress>>) -> Late {
+    let head = timeouts.response_head.duration();
+    let stuck = [head, timeouts.body_idle.duration()];
+    let stuck = stuck.into_iter().flatten().min();
     let start = Instant::now();
-    let mut deadline = start + timeout;
     loop {
-        tokio::time::sleep_until(deadline).await;
-        // An upload under way has a deadline of its own (`RequestBody`).
-        let last = progress.map_or(start, |progress| progress.last().max(start));
-        let next = last + timeout;
-        if next <= Instant::now() {
-            return;
+        let upload = progress.filter(|progress| !progress.done());
+        let patience = if upload.is_some() { stuck } else { head };
+        let Some(patience) = patience else {
+            return std::future::pending().await;
+        };
+        let now = Instant::now();
+        let last = match upload {
+            Some(upload) if upload.waiting() => now,
+            _ => progress.map_or(start, |progress| progress.last().max(start)),
+        };
+        if last + patience <= now {
+            return upload.map_or(Late::Answer, |_| Late::Request);
         }
-        deadline = next.max(Instant::now() + Duration::from_millis(1));
+        tokio::time::sleep_until(last + patience + Duration::from_millis(1)).await;
     }
 }

@@ -10,22 +10,74 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carried, Exchange, connect::UpstreamIo};
+use super::{Carried, Exchange, connect::UpstreamIo, guard::Guarded};
 use crate::gateway::{
     Drain,
-    account::{End, Step},
+    account::End,
     connection::ClientIo,
+    rejection::{Break, Rejection},
     relay::{self, Relay},
 };
 
-/// The protocols that the client offers, if it can be upgraded.
-pub(super) fn asked(parts: &Parts, upgradable: bool) -> Option<HeaderValue> {
-    upgradable
-        .then(|| parts.headers.get(header::UPGRADE).cloned())
-        .flatten()
+/// The protocols that the client offers, if it can be upgraded. Other versions of HTTP are not among them: requests in such a
+/// stream would pass no step of ours.
+pub(super) fn asked(parts: &mut Parts, upgradable: bool) -> Option<HeaderValue> {
+    if !upgradable {
+        return None;
+    }
+    let kept: Vec<&str> = tokens(&parts.headers)
+        .filter(|protocol| !is_http(protocol))
+        .collect();
+    let asked = HeaderValue::try_from(kept.join(", ")).ok();
+    parts.headers.remove("http2-settings");
+    asked.filter(|asked| !asked.is_empty())
 }
 
-/// Asks the upstream for the same. `Connection` was stripped before.
+fn is_http(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2c", "h2", "http", "tls"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
+
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
+}
+
+/// What the upstream switched to: one or more of the protocols that it was asked for (RFC 9110 §7.8).
+pub(super) fn chosen(headers: &HeaderMap, asked: &HeaderValue) -> Result<HeaderValue, Rejection> {
+    let offered = |protocol: &str| {
+        let asked = asked.to_str().unwrap_or_default();
+        asked
+            .split(", ")
+            .any(|offer| offer.eq_ignore_ascii_case(protocol))
+    };
+    let chosen: Vec<&str> = tokens(headers).collect();
+    if chosen.is_empty() || !chosen.iter().all(|protocol| offered(protocol)) {
+        return Err(Rejection::Broke(
+            Break::Upgrade,
+            "the gitspace switched to a protocol that it was not asked for".into(),
+        ));
+    }
+    HeaderValue::try_from(chosen.join(", "))
+        .map_err(|error| Rejection::Broke(Break::Upgrade, Box::new(error)))
+}
+
+/// A 101 to a request that asked for none.
+pub(super) fn unasked() -> Rejection {
+    Rejection::Broke(
+        Break::Upgrade,
+        "the gitspace switched protocols though nobody had asked".into(),
+    )
+}
+
+/// Asks for these, or tells of one. `Connection` was stripped before.
 pub(super) fn ask(headers: &mut HeaderMap, protocols: &HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, protocols.clone());
@@ -35,13 +87,11 @@ pub(super) fn ask(headers: &mut HeaderMap, protocols: &HeaderValue) {
 pub(super) fn switch(
     response: &mut response::Parts,
     client: OnUpgrade,
-    asked: &HeaderValue,
-    mut carried: Carried,
+    protocol: &HeaderValue,
+    carried: Carried,
     exchange: &Exchange<'_>,
 ) {
-    ask(&mut response.headers, asked);
-    carried.account.answered(response.status);
-    carried.account.step(Step::Relay);
+    ask(&mut response.headers, protocol);
     let Some(upstream) = response.extensions.remove::<OnUpgrade>() else {
         return carried.account.close(End::GitspaceBroke);
     };
@@ -73,9 +123,9 @@ async fn streams(
     let (client, early) = client.into_stream();
     // The guard lets nothing pass behind a request for an upgrade: at most one of the two has bytes.
     let client = (Box::new(client), if read.is_empty() { early } else { read });
-    let upstream =
-        take(upstream.await.map_err(|_| End::GitspaceBroke)?).ok_or(End::GitspaceBroke)?;
-    Ok((client, upstream))
+    let upstream = upstream.await.map_err(|_| End::GitspaceBroke)?;
+    let (upstream, early) = take::<Guarded>(upstream).ok_or(End::GitspaceBroke)?;
+    Ok((client, (Box::new(upstream.into_inner()), early)))
 }
 
 /// The stream itself, out of hyper's wrapping.
@@ -116,4 +166,43 @@ async fn tunnel(
     account.tunnelled(received, sent);
     account.close(end);
     drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(upgrade: &[&str]) -> Parts {
+        let mut request = http::Request::builder();
+        for value in upgrade {
+            request = request.header("upgrade", *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn another_version_of_http_is_not_asked_for() {
+        let ask = |upgrade: &[&str]| asked(&mut parts(upgrade), true);
+        assert_eq!(ask(&["websocket"]).unwrap(), "websocket");
+        assert_eq!(ask(&["a, b/2", "c"]).unwrap(), "a, b/2, c");
+        assert_eq!(ask(&["h2c, websocket"]).unwrap(), "websocket");
+        for http in ["h2c", "H2C", "HTTP/2.0", "TLS/1.0", "", ","] {
+            assert_eq!(ask(&[http]), None, "{http}");
+        }
+        assert_eq!(asked(&mut parts(&["websocket"]), false), None);
+    }
+
+    #[test]
+    fn the_choice_is_among_the_offers() {
+        let asked = HeaderValue::from_static("websocket, raw");
+        let choose = |upgrade: &[&str]| chosen(&parts(upgrade).headers, &asked);
+        assert_eq!(choose(&["WebSocket"]).unwrap(), "WebSocket");
+        assert_eq!(choose(&["raw"]).unwrap(), "raw");
+        for other in [&["evil"][..], &["raw, evil"], &["raw", "evil"], &[]] {
+            assert_eq!(
+                choose(other).unwrap_err().proxy_error(),
+                "http_upgrade_failed"
+            );
+        }
+    }
 }

@@ -12,7 +12,10 @@ use hyper::body::Incoming;
 use super::body::RequestBody;
 use crate::{
     api::route::Protocol,
-    gateway::{rejection::Rejection, route::Target},
+    gateway::{
+        rejection::{Break, Rejection},
+        route::Target,
+    },
 };
 
 /// Gives a request the form of its connection, whichever it has now.
@@ -75,15 +78,19 @@ const FIELDS_MAX: usize = 100;
 
 /// Refuses an answer of HTTP/2 that HTTP/1.1 would not have let through.
 pub(super) fn check(response: &Response<Incoming>, http2: bool) -> Result<(), Rejection> {
-    let problem = if response.status().is_informational() {
-        "a switch of protocols, which HTTP/2 does not have"
+    let (how, problem) = if response.status().is_informational() {
+        (
+            Break::Upgrade,
+            "a switch of protocols, which HTTP/2 does not have",
+        )
     } else if response.headers().len() > FIELDS_MAX {
-        "too many fields"
+        (Break::HeadTooLarge, "too many fields")
     } else {
         return Ok(());
     };
     match http2 {
         true => Err(Rejection::Broke(
+            how,
             format!("the gitspace answered with {problem}").into(),
         )),
         false => Ok(()),

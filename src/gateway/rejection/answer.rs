@@ -179,7 +179,8 @@ fn advice(rejection: &Rejection) -> &'static str {
         }
         Rejection::Stopped => "Start the gitspace and reload.",
         Rejection::Starting => "Wait; this page reloads by itself.",
-        Rejection::Unreachable(_) | Rejection::Broke(_) | Rejection::Timeout => {
+        Rejection::TargetChanged => "Try again: the next request goes to its new place.",
+        Rejection::Unreachable(_) | Rejection::Broke(..) | Rejection::Timeout(_) => {
             "Check that the program on this port is running in the gitspace, then reload."
         }
         _ => match rejection.fault() {

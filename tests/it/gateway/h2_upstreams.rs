@@ -394,5 +394,5 @@ async fn streams_of_a_target_that_changed_end_at_once() {
     moved.routes[0].upstream = "h2c://127.0.0.1:1".into();
     gateway.handle.reload(&moved).unwrap();
     let answer = request.await.unwrap();
-    assert_eq!(answer.refusal(), (503, "gitspace-stopped".into()));
+    assert_eq!(answer.refusal(), (503, "target-changed".into()));
 }

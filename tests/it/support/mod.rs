@@ -10,16 +10,18 @@ mod h2;
 mod issuer;
 mod peer;
 pub(crate) mod raw_h2;
+mod streams;
 mod upstream;
 
 pub(crate) use client::{Answer, Client, Io, tls as try_tls, tls_over};
 pub(crate) use control_plane::{ControlPlane, route};
-pub(crate) use gateway::{Setup, TestGateway};
+pub(crate) use gateway::{ADMIN_TOKEN, Setup, TestGateway};
 pub(crate) use h2::H2;
 pub(crate) use issuer::Issuer;
 pub(crate) use peer::{Authority, Identity, Kind, Peer, PeerAnswer};
 pub(crate) use raw_h2::{Outcome, RawH2};
-pub(crate) use upstream::{Seen, Upstream, read_request};
+pub(crate) use streams::{Pieces, Streams, text};
+pub(crate) use upstream::{Seen, Upstream, head, read_request};
 
 use std::{future::Future, time::Duration};
 

@@ -197,3 +197,14 @@ async fn line(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
+
+/// Reads a head as it is.
+pub(crate) async fn head(stream: &mut BufReader<TcpStream>) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    head
+}

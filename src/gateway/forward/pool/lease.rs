@@ -5,15 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::{TrySendError, http1, http2},
 };
 
+use tokio::task::{AbortHandle, JoinHandle};
+
 use super::{Pool, streams::Stream};
 use crate::gateway::{
-    forward::{body::RequestBody, connect::Heard},
+    forward::{body::RequestBody, connect::Heard, expect, guard::Watch},
+    rejection::Break,
     route::Target,
 };
 
@@ -24,9 +27,33 @@ type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// A connection of HTTP/1.1 at rest.
 pub(super) struct Resting {
+    pub(super) connection: Http1,
+    pub(super) since: Instant,
+}
+
+/// A connection of HTTP/1.1: how to send on it, what came on it, and how to end it.
+pub(super) struct Http1 {
     pub(super) sender: http1::SendRequest<RequestBody>,
     pub(super) heard: Heard,
-    pub(super) since: Instant,
+    pub(super) watch: Arc<Watch>,
+    pub(super) ending: Ending,
+}
+
+/// Ends a connection at once when it is dropped, so that its upstream learns that nobody waits.
+pub(super) struct Ending(Option<AbortHandle>);
+
+impl Ending {
+    pub(super) fn of(task: &JoinHandle<()>) -> Self {
+        Self(Some(task.abort_handle()))
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// See the module. Dropped before its answer has come whole, its connection (of HTTP/2: its stream) ends.
@@ -40,7 +67,7 @@ pub(crate) struct Lease {
 
 /// One request at a time, or a stream among many.
 pub(super) enum Sender {
-    Http1(http1::SendRequest<RequestBody>, Heard),
+    Http1(Http1),
     Http2 {
         sender: http2::SendRequest<RequestBody>,
         /// Held until the answer has come.
@@ -52,12 +79,15 @@ impl Lease {
     /// Sends a request and waits for the head of its answer.
     pub(in crate::gateway::forward) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Sent {
         match &mut self.sender {
-            Sender::Http1(sender, heard) => {
-                heard.forget();
-                sender.try_send_request(request).await
+            Sender::Http1(connection) => {
+                announce(&mut request);
+                expect::hold(&mut request);
+                connection.heard.forget();
+                connection.watch.arm();
+                connection.sender.try_send_request(request).await
             }
             Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         }
@@ -82,7 +112,7 @@ impl Lease {
     /// Whether this failure left the request unanswered and, as far as HTTP can tell, unnoticed.
     pub(in crate::gateway::forward) fn died_silently(&self, error: &hyper::Error) -> bool {
         match &self.sender {
-            Sender::Http1(_, heard) => !heard.anything(),
+            Sender::Http1(connection) => !connection.heard.anything(),
             Sender::Http2 { .. } => super::streams::is_unprocessed(error),
         }
     }
@@ -95,22 +125,48 @@ impl Lease {
         }
     }
 
+    /// What the guard has seen go wrong. HTTP/2 has no guard.
+    pub(in crate::gateway::forward) fn broken(&self) -> Option<Break> {
+        match &self.sender {
+            Sender::Http1(connection) => connection.watch.broken(),
+            Sender::Http2 { .. } => None,
+        }
+    }
+
     /// The answer has come whole: others may use it.
     pub(in crate::gateway::forward) fn give_back(self) {
-        let Sender::Http1(sender, heard) = self.sender else {
+        let Sender::Http1(connection) = self.sender else {
             return;
         };
         if let Some(pool) = self.pool.upgrade()
-            && !sender.is_closed()
+            && !connection.sender.is_closed()
         {
+            connection.watch.rest();
             let resting = Resting {
-                sender,
-                heard,
+                connection,
                 since: Instant::now(),
             };
             let settings = &pool.upstreams.settings;
             pool.lock().put(self.target.number, resting, settings);
             self.target.reach.freed();
         }
+    }
+
+    /// It becomes a tunnel, and ends with that.
+    pub(in crate::gateway::forward) fn let_go(self) {
+        if let Sender::Http1(mut connection) = self.sender {
+            connection.ending.0 = None;
+        }
+    }
+}
+
+/// hyper leaves out the body of a GET or HEAD whose length it does not know, unless its coding is there already.
+fn announce(request: &mut Request<RequestBody>) {
+    let rare = matches!(*request.method(), Method::GET | Method::HEAD);
+    if rare && !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request
+            .headers_mut()
+            .insert(header::TRANSFER_ENCODING, chunked);
     }
 }

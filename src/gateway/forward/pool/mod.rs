@@ -128,7 +128,7 @@ impl Pool {
     fn lease(self: &Arc<Self>, resting: Resting, target: &Arc<Target>) -> Lease {
         Lease {
             rested: Some(resting.since.elapsed()),
-            sender: Sender::Http1(resting.sender, resting.heard),
+            sender: Sender::Http1(resting.connection),
             target: Arc::clone(target),
             pool: Arc::downgrade(self),
         }
@@ -183,7 +183,7 @@ impl Pool {
         let mut targets = self.lock();
         targets.by_number.retain(|_, of| {
             of.resting
-                .retain(|one| !one.sender.is_closed() && one.since.elapsed() < ttl);
+                .retain(|one| !one.connection.sender.is_closed() && one.since.elapsed() < ttl);
             of.shared.retain(|one| one.is_wanted(ttl));
             let opening = of
                 .opening
@@ -201,7 +201,7 @@ impl Targets {
         loop {
             let taken = of.resting.pop()?;
             self.resting = self.resting.saturating_sub(1);
-            if !taken.sender.is_closed() && taken.since.elapsed() < ttl {
+            if !taken.connection.sender.is_closed() && taken.since.elapsed() < ttl {
                 return Some(taken);
             }
         }
@@ -236,11 +236,11 @@ impl Targets {
 impl Resting {
     /// Whether it stands and is done with the request before.
     async fn ready(&mut self) -> bool {
-        if self.sender.is_ready() {
+        if self.connection.sender.is_ready() {
             return true;
         }
         // An upload that outlived its answer may still be under way: that one is not for others.
-        let ready = tokio::time::timeout(READY_WITHIN, self.sender.ready()).await;
+        let ready = tokio::time::timeout(READY_WITHIN, self.connection.sender.ready()).await;
         matches!(ready, Ok(Ok(())))
     }
 }

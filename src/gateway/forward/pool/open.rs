@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Lease, Pool, Wanted,
-    lease::Sender,
+    lease::{Ending, Http1, Sender},
     streams::{self, Shared},
 };
 use crate::{
@@ -16,9 +16,10 @@ use crate::{
     gateway::{
         forward::{
             connect::{self, Heard, Stream, UpstreamIo},
+            guard::Guarded,
             tls::{self, Spoken},
         },
-        rejection::Rejection,
+        rejection::{Break, Late, Rejection},
         route::{Seat, Target},
     },
 };
@@ -42,7 +43,7 @@ impl Pool {
         fresh: bool,
     ) -> Result<Lease, Rejection> {
         let until = Instant::now() + wanted.within;
-        let late = |_| Rejection::Timeout;
+        let late = |_| Rejection::Timeout(Late::Connect);
         let gate = self.gate(wanted);
         let mut opening = None;
         if let Some(gate) = &gate {
@@ -78,7 +79,7 @@ impl Pool {
             Err(late) => {
                 let _: tokio::time::error::Elapsed = late;
                 reach.failed();
-                Err(Rejection::Timeout)
+                Err(Rejection::Timeout(Late::Connect))
             }
         }
     }
@@ -101,7 +102,7 @@ impl Pool {
         let most = self.upstreams.settings.max_connections;
         let target = wanted.target;
         if target.fenced().is_cancelled() {
-            return Err(Rejection::Stopped);
+            return Err(Rejection::TargetChanged);
         }
         if let Some(seat) = Seat::take(target, most) {
             return Ok(Place::Seat(seat));
@@ -120,7 +121,7 @@ impl Pool {
             }
             tokio::select! {
                 () = freed => {}
-                () = target.fenced().cancelled() => return Err(Rejection::Stopped),
+                () = target.fenced().cancelled() => return Err(Rejection::TargetChanged),
                 () = tokio::time::sleep_until(until) => return Err(Rejection::Crowded),
             }
         }
@@ -176,13 +177,14 @@ impl Pool {
         io: UpstreamIo,
         heard: Heard,
     ) -> Result<Lease, Rejection> {
+        let (io, watch) = Guarded::new(io);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_MAX)
             .handshake(TokioIo::new(io))
             .await
-            .map_err(|error| Rejection::Broke(Box::new(error)))?;
+            .map_err(|error| Rejection::Broke(Break::Terminated, Box::new(error)))?;
         let fence = target.fenced().clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::select! {
                 // The fence first: not one more byte for a target that is gone, whoever has its address now.
                 biased;
@@ -192,7 +194,12 @@ impl Pool {
             }
         });
         Ok(Lease {
-            sender: Sender::Http1(sender, heard),
+            sender: Sender::Http1(Http1 {
+                sender,
+                heard,
+                watch,
+                ending: Ending::of(&task),
+            }),
             target: Arc::clone(target),
             pool: Arc::downgrade(self),
             rested: None,
@@ -207,7 +214,7 @@ impl Pool {
         let (sender, connection) = streams::builder(target.fenced().clone())
             .handshake(TokioIo::new(io))
             .await
-            .map_err(|error| Rejection::Broke(Box::new(error)))?;
+            .map_err(|error| Rejection::Broke(Break::Terminated, Box::new(error)))?;
         let shared = Shared::start(sender, connection, target);
         let Some(streams::Room::Yes(sender, stream)) = shared.room(target) else {
             return Err(Rejection::Unreachable(std::io::Error::other(
