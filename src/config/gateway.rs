@@ -216,7 +216,7 @@ pub struct Keys {
     pub file: Option<PathBuf>,
 }
 
-/// `[gateway.headers]`: names of the headers that upstreams get.
+/// `[gateway.headers]`: names of the headers that upstreams get, and what clients get beside the app's.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
@@ -224,6 +224,14 @@ pub struct Headers {
     pub user: String,
     /// Holds the gitspace.
     pub gitspace: String,
+    /// Holds what apps can verify themselves; "" = apps get none.
+    pub assertion: String,
+    /// Holds the request's identifier; "" = apps get none.
+    pub request_id: String,
+    /// More headers of clients that apps do not get.
+    pub remove: Vec<String>,
+    /// `Strict-Transport-Security` of every answer over TLS, in place of the app's; "" = only what the app says.
+    pub hsts: String,
 }
 
 impl Default for Headers {
@@ -231,6 +239,10 @@ impl Default for Headers {
         Self {
             user: "X-Gitspace-User".into(),
             gitspace: "X-Gitspace-Id".into(),
+            assertion: "X-Gitspace-Assertion".into(),
+            request_id: "X-Request-Id".into(),
+            remove: Vec::new(),
+            hsts: String::new(),
         }
     }
 }

@@ -5,14 +5,21 @@
 //!
 //! Not here: who is asking (`auth`), what the host leads to (`route`).
 
-use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header, request::Parts};
+mod authority;
+
+use std::{borrow::Cow, fmt::Write};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
+};
 
 use crate::api::{GitspaceId, access::Port};
 
 use super::rejection::{Form, Rejection};
 
-/// The longest host name (RFC 1035 §2.3.4).
-const HOST_MAX: usize = 253;
+pub(crate) use authority::origin_host;
+
+use authority::Authority;
 
 /// What the rest of the path needs of a request's head.
 #[derive(Debug)]
@@ -40,21 +47,47 @@ pub enum Destination {
     Host,
 }
 
+/// How a request came, as far as its scheme is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// In the clear.
+    Plain,
+    /// Over TLS to us.
+    Tls,
+    /// In the clear from a trusted proxy to which it came over TLS: either scheme is true.
+    TlsBefore,
+}
+
+impl Transport {
+    /// `ours`: over TLS to us; `clients`: as the client sees it.
+    pub(crate) fn of(ours: bool, clients: bool) -> Self {
+        match (ours, clients) {
+            (true, _) => Self::Tls,
+            (false, true) => Self::TlsBefore,
+            (false, false) => Self::Plain,
+        }
+    }
+}
+
 /// Makes the head canonical, or refuses it.
-pub(crate) fn parse<B>(request: &Request<B>, domains: &[Box<str>]) -> Result<Head, Rejection> {
+pub(crate) fn parse<B>(
+    request: &Request<B>,
+    domains: &[Box<str>],
+    transport: Transport,
+) -> Result<Head, Rejection> {
     refuse_methods(request.method())?;
-    let authority = authority(request)?;
-    let (host, authority_port) = split_authority(authority)?;
-    let host = canonical(host)?;
+    check_target(request, transport)?;
+    check_expect(request)?;
+    let authority = Authority::of(request)?;
     let upgrade = asks_for_upgrade(request);
     let navigation = navigates(request.method(), request.headers()) && !upgrade;
     Ok(Head {
-        destination: destination(&host, domains),
-        authority_port,
+        destination: destination(&authority.host, domains),
+        authority_port: authority.port,
         form: Form::of(request.headers(), navigation),
         navigation,
         upgrade,
-        host,
+        host: authority.host,
     })
 }
 
@@ -66,74 +99,47 @@ fn refuse_methods(method: &Method) -> Result<(), Rejection> {
     }
 }
 
-/// The one authority of the request (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn authority<B>(request: &Request<B>) -> Result<&str, Rejection> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(
-            host.to_str()
-                .map_err(|_| Rejection::BadRequest("Host is not text"))?,
-        ),
-        (None, _) => None,
-        (Some(_), Some(_)) => return Err(Rejection::BadRequest("more than one Host")),
+/// A target is a path, an absolute URI of this connection's scheme, or `*` of OPTIONS (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn check_target<B>(request: &Request<B>, transport: Transport) -> Result<(), Rejection> {
+    let uri = request.uri();
+    let h2 = request.version() == Version::HTTP_2;
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    if !target.is_ascii() {
+        return Err(Rejection::BadRequest("the request target is not ASCII"));
+    }
+    match target.as_bytes().first() {
+        Some(b'/') => {}
+        Some(b'*') if target == "*" && request.method() == Method::OPTIONS => {}
+        // `http://host?query`: the path is empty, which is `/` (RFC 9110 §4.2.3).
+        Some(b'?') if !h2 && uri.authority().is_some() => {}
+        _ => return Err(Rejection::BadRequest("the request target is no path")),
+    }
+    let fits = match uri.scheme_str() {
+        None => true,
+        // HTTP/2 names the scheme of its own connection. In an absolute target only the claim to be secure is checked
+        // (RFC 9110 §7.4): VS Code's Node client sends these through proxies that end TLS.
+        Some("https" | "wss") => transport != Transport::Plain,
+        Some("http" | "ws") => !h2 || transport != Transport::Tls,
+        Some(_) => false,
     };
-    let target = request.uri().authority().map(http::uri::Authority::as_str);
-    match (target, host) {
-        (Some(target), Some(host)) if target.eq_ignore_ascii_case(host) => Ok(host),
-        (Some(_), Some(_)) => Err(Rejection::BadRequest(
-            "Host differs from the request target",
+    match fits {
+        true => Ok(()),
+        false => Err(Rejection::BadRequest(
+            "the target's scheme is not the connection's",
         )),
-        // HTTP/2 has its authority in the pseudo-header. VS Code's Node client sends upgrades in absolute form without Host.
-        (Some(target), None)
-            if request.version() == Version::HTTP_2 || asks_for_upgrade(request) =>
-        {
-            Ok(target)
-        }
-        (None, Some(host)) => Ok(host),
-        (_, None) => Err(Rejection::BadRequest("no Host")),
     }
 }
 
-/// Host and port of an authority; user information is refused.
-fn split_authority(authority: &str) -> Result<(&str, Option<u16>), Rejection> {
-    const BAD: Rejection = Rejection::BadRequest("Host is no host name");
-    if authority.contains('@') {
-        return Err(BAD);
+/// The only expectation is 100-continue, and HTTP/1.0 has none (RFC 9110 §10.1.1).
+fn check_expect<B>(request: &Request<B>) -> Result<(), Rejection> {
+    if request.version() == Version::HTTP_10 {
+        return Ok(());
     }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']').ok_or(BAD)?;
-            let after = &rest[end + 1..];
-            let port = match after.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if after.is_empty() => None,
-                None => return Err(BAD),
-            };
-            (&authority[..end + 2], port)
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    match port {
-        None | Some("") => Ok((host, None)),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok((host, Some(digits.parse().map_err(|_| BAD)?)))
-        }
-        Some(_) => Err(BAD),
+    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    match request.headers().get_all(header::EXPECT).iter().all(known) {
+        true => Ok(()),
+        false => Err(Rejection::ExpectationFailed),
     }
-}
-
-/// Lower case, without the trailing dot; only what a host name or address may hold.
-fn canonical(host: &str) -> Result<Box<str>, Rejection> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let ok =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-    if host.is_empty() || host.len() > HOST_MAX || host.ends_with('.') || !host.bytes().all(ok) {
-        return Err(Rejection::BadRequest("Host is no host name"));
-    }
-    Ok(host.to_ascii_lowercase().into_boxed_str())
 }
 
 /// Reads `<gitspace>.<domain>` and `<gitspace>-<port>.<domain>`; anything else is a host of its own.
@@ -163,27 +169,21 @@ fn label(label: &str) -> Option<(GitspaceId, Port)> {
     Some((label.parse().ok()?, Port::Ide))
 }
 
-/// The host of an `Origin` (RFC 6454 §7): scheme, host and perhaps a port, nothing else.
-pub(crate) fn origin_host(origin: &str) -> Option<&str> {
-    let (_, authority) = origin.split_once("://")?;
-    split_authority(authority).ok().map(|(host, _)| host)
-}
-
-/// Whether `Connection` nominates `upgrade` and there is an `Upgrade` (HTTP/1.1 only).
+/// Whether `Connection` nominates `upgrade` and there is an `Upgrade` (HTTP/1.1 only). To what is `forward`'s to judge.
 fn asks_for_upgrade<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
     request.version() == Version::HTTP_11
-        && request.headers().contains_key(header::UPGRADE)
-        && nominated(request.headers()).any(|option| option.eq_ignore_ascii_case("upgrade"))
+        && headers.contains_key(header::UPGRADE)
+        && nominated(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// The options of every `Connection` field (RFC 9110 §7.6.1).
-pub(crate) fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(crate) fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Whether a browser goes there as a page (Fetch Metadata; `Accept` where a client sends none).
@@ -199,6 +199,36 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
             .and_then(|accept| accept.to_str().ok())
             .is_some_and(|accept| accept.contains("text/html")),
     }
+}
+
+/// Method and path as a log line may hold them: ASCII on one line, of bounded length. A query is left out: it may hold secrets.
+pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Cow<'_, str>) {
+    const METHOD_MAX: usize = 32;
+    const PATH_MAX: usize = 2048;
+    let method = request.method();
+    // Methods are ASCII.
+    let method = match method.as_str().get(..METHOD_MAX) {
+        Some(begin) => Method::from_bytes(begin.as_bytes()).unwrap_or_default(),
+        None => method.clone(),
+    };
+    let path = request.uri().path();
+    if path.is_ascii() && path.len() <= PATH_MAX {
+        return (method, Cow::Borrowed(path));
+    }
+    let mut shown = String::with_capacity(PATH_MAX + 8);
+    for byte in path.bytes() {
+        if shown.len() >= PATH_MAX {
+            shown.push_str("...");
+            break;
+        }
+        if byte.is_ascii() {
+            shown.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(shown, "%{byte:02X}");
+        }
+    }
+    (method, Cow::Owned(shown))
 }
 
 /// Leaves the target in origin form, byte for byte: what upstreams get.
@@ -223,7 +253,7 @@ mod tests {
     }
 
     fn reason(request: &Request<()>) -> &'static str {
-        match parse(request, &domains()) {
+        match parse(request, &domains(), Transport::Plain) {
             Err(Rejection::BadRequest(reason)) => reason,
             other => panic!("{other:?}"),
         }
@@ -235,7 +265,7 @@ mod tests {
             .header("host", "Api-K3x9q2-3000.Gitspaces.Localhost.:8443")
             .body(())
             .unwrap();
-        let head = parse(&request, &domains()).unwrap();
+        let head = parse(&request, &domains(), Transport::Plain).unwrap();
         assert_eq!(&*head.host, "api-k3x9q2-3000.gitspaces.localhost");
         assert_eq!(head.authority_port, Some(8443));
         assert_eq!(
@@ -308,7 +338,7 @@ mod tests {
                 .body(())
                 .unwrap();
             assert!(matches!(
-                parse(&request, &domains()),
+                parse(&request, &domains(), Transport::Plain),
                 Err(Rejection::MethodNotAllowed)
             ));
         }
@@ -322,7 +352,7 @@ mod tests {
             .header("upgrade", "websocket")
             .body(())
             .unwrap();
-        let head = parse(&request, &domains()).unwrap();
+        let head = parse(&request, &domains(), Transport::Plain).unwrap();
         assert!(head.upgrade && !head.navigation);
         assert_eq!(&*head.host, "api-k3x9q2.gitspaces.localhost");
     }

@@ -49,7 +49,7 @@ use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
 use forward::{Body, Exchange, Forwarding, Names, Pool, Upstreams, forward};
-use http::{Destination, Head};
+use http::{Destination, Head, Transport};
 use limit::{Limits, Network};
 use rejection::{Form, answer};
 use route::{Entry, Table};
@@ -66,7 +66,7 @@ pub(crate) struct Gateway {
     auth: Authenticator,
     routes: Arc<Table>,
     limits: Limits,
-    names: Names,
+    names: Arc<Names>,
     upstreams: Arc<Upstreams>,
     timeouts: config::Timeouts,
     head_limits: HeadLimits,
@@ -98,20 +98,20 @@ impl Worker {
         let mut client = Client::of(peer, request.headers());
         let id = client.request_id.take();
         let id = id.unwrap_or_else(|| gateway.request_ids.next());
-        let (method, path) = (request.method(), request.uri().path());
+        let (method, path) = http::for_the_log(&request);
         let mut account = Some(Account::open(
             &gateway.sink,
             id,
             client.ip,
             protocol,
-            method,
-            path,
+            &method,
+            &path,
         ));
         let (parts, body) = request.into_parts();
         let unread = Unread::of(&parts, &body);
         let request = Request::from_parts(parts, ());
         let mut body = Some(body);
-        match self
+        let mut response = match self
             .steps(request, &mut body, peer, &client, &mut account)
             .await
         {
@@ -146,7 +146,9 @@ impl Worker {
                 }
                 response
             }
-        }
+        };
+        gateway.names.secure(&mut response, client.secure);
+        response
     }
 
     /// Answers a head that the guard refused: it is accounted like any request.
@@ -158,7 +160,8 @@ impl Worker {
         let client = peer.client.ip();
         let mut account = Account::open(&gateway.sink, id, client, "http/1.1", &method, "");
         let rejection = Rejection::from(refusal);
-        let response = answer(&rejection, Form::Problem, account.id());
+        let mut response = answer(&rejection, Form::Problem, account.id());
+        gateway.names.secure(&mut response, peer.secure);
         account.sent_own(response.body());
         account.reject(&rejection);
         response
@@ -182,7 +185,8 @@ impl Worker {
         if request.version() == ::http::Version::HTTP_2 {
             connection::h2::check(&request, gateway.head_limits.fields)?;
         }
-        let head = http::parse(&request, &gateway.domains)?;
+        let transport = Transport::of(peer.secure, client.secure);
+        let head = http::parse(&request, &gateway.domains, transport)?;
         let in_form = |rejection| Ended {
             rejection,
             form: Some(head.form),
@@ -196,7 +200,9 @@ impl Worker {
             return Err(in_form(Rejection::Misdirected));
         }
         if let Some(port) = peer.listener.redirect.filter(|_| !client.secure) {
-            return own::redirect_to_https(&head, port, request.uri()).map_err(in_form);
+            return gateway
+                .redirect_to_https(&head, port, request.uri())
+                .map_err(in_form);
         }
 
         note(account, |account| account.step(Step::Authenticate));
@@ -279,6 +285,10 @@ impl Worker {
             .admit(&counted, &entry.gitspace)
             .map_err(in_form)?;
 
+        if let Some(answer) = own::last_hop(&parts) {
+            return Ok(answer);
+        }
+
         note(account, |account| account.step(Step::Forward));
         let request_id: Box<str> = account.as_ref().map_or("", Account::id).into();
         let forwarding = gateway.forwarding(
@@ -328,7 +338,8 @@ impl Gateway {
             Port::App(number) => number,
             Port::Ide | Port::Ssh => endpoint.target.port(),
         };
-        let assertion = principal.and_then(|principal| {
+        let wanted = principal.filter(|_| self.names.wants_assertion());
+        let assertion = wanted.and_then(|principal| {
             self.auth
                 .assertion(principal, &head.host, entry.gitspace.as_str(), now)
         });

@@ -1,6 +1,6 @@
 //! What the gateway answers itself: `/_gitspace/…` on every host, the exchange of a ticket, redirects to https and to a login.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt::Write, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 
@@ -8,7 +8,7 @@ use super::{
     Gateway, Rejection,
     auth::{Link, Principal, Ticket, TokenError},
     forward::Body,
-    http::Head,
+    http::{Destination, Head},
     limit::Network,
     named,
     route::Entry,
@@ -29,23 +29,33 @@ pub(crate) fn path(path: &str) -> Option<&str> {
     path.strip_prefix(PREFIX)
 }
 
-/// Sends a plain request to https on the same host: with its method and body, and its target byte for byte.
-pub(crate) fn redirect_to_https(
-    head: &Head,
-    port: u16,
-    uri: &Uri,
-) -> Result<Response<Body>, Rejection> {
-    // `OPTIONS *` is about the host as a whole.
-    let target = uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .trim_start_matches('*');
-    let host = &head.host;
-    let location = match port {
-        443 => format!("https://{host}{target}"),
-        port => format!("https://{host}:{port}{target}"),
+/// The answer to a request whose sender wanted it to end here: OPTIONS with `Max-Forwards: 0` (RFC 9110 §7.6.2).
+pub(crate) fn last_hop(parts: &Parts) -> Option<Response<Body>> {
+    let spent = |value: &HeaderValue| {
+        let digits = value.as_bytes();
+        !digits.is_empty() && digits.iter().all(|digit| *digit == b'0')
     };
-    redirect(StatusCode::PERMANENT_REDIRECT, &location)
+    if parts.method != Method::OPTIONS
+        || !parts.headers.get(header::MAX_FORWARDS).is_some_and(spent)
+    {
+        return None;
+    }
+    let mut response = status(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ALLOW,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Some(response)
+}
+
+/// The path and query of a target, as they follow a host: nothing for `*`, which is the host as a whole.
+fn target(uri: &Uri) -> &str {
+    uri.path_and_query()
+        .map(|target| target.as_str())
+        .filter(|target| target.starts_with(['/', '?']))
+        .unwrap_or_default()
 }
 
 fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
@@ -60,6 +70,31 @@ fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejectio
 }
 
 impl Gateway {
+    /// Whether the host is one of ours: a redirect leads nowhere else, whatever a client writes into Host.
+    fn serves(&self, head: &Head) -> bool {
+        matches!(head.destination, Destination::Gitspace(..))
+            || self.domains.contains(&head.host)
+            || self.routes.find(&head.destination, &head.host).is_some()
+    }
+
+    /// Sends a plain request to https on the same host: with its method and body, and its target byte for byte.
+    pub(crate) fn redirect_to_https(
+        &self,
+        head: &Head,
+        port: u16,
+        uri: &Uri,
+    ) -> Result<Response<Body>, Rejection> {
+        if !self.serves(head) {
+            return Err(Rejection::Misdirected);
+        }
+        let (host, target) = (&head.host, target(uri));
+        let location = match port {
+            443 => format!("https://{host}{target}"),
+            port => format!("https://{host}:{port}{target}"),
+        };
+        redirect(StatusCode::PERMANENT_REDIRECT, &location)
+    }
+
     /// Exchanges a ticket for a session: once, and only on the host that it was made for.
     pub(crate) async fn exchange(
         self: &Arc<Self>,
@@ -112,13 +147,11 @@ impl Gateway {
         if self.login_url.is_empty()
             || !head.navigation
             || rejection.status() != StatusCode::UNAUTHORIZED
+            || !self.serves(head)
         {
             return Err(rejection);
         }
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
+        let target = target(&parts.uri);
         let port = head
             .authority_port
             .map_or_else(String::new, |port| format!(":{port}"));
@@ -210,15 +243,17 @@ fn json(body: String, cache: &'static str) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
 /// Percent-encoding of everything that is not unreserved (RFC 3986 §2.3).
 fn encode(text: &str) -> String {
-    use std::fmt::Write;
     text.bytes()
         .fold(String::with_capacity(text.len() + 16), |mut out, byte| {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -60,6 +60,9 @@ pub enum Rejection {
     /// A method that this resource does not have.
     #[error("the method is not allowed here")]
     MethodNotAllowed,
+    /// `Expect` asks for something that we do not know (RFC 9110 §10.1.1).
+    #[error("this expectation cannot be met; only 100-continue can")]
+    ExpectationFailed,
     /// Too many requests.
     #[error("too many requests")]
     RateLimited {
@@ -180,6 +183,7 @@ impl Rejection {
             Self::NotAllowed | Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable(_) | Self::Broke(..) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -214,6 +218,7 @@ impl Rejection {
             Self::PortClosed => "port-closed",
             Self::NoSuchPage => "no-such-page",
             Self::MethodNotAllowed => "method-not-allowed",
+            Self::ExpectationFailed => "expectation-failed",
             Self::RateLimited { .. } => "rate-limited",
             Self::TooManyStreams => "too-many-streams",
             Self::Unreachable(_) => "gitspace-unreachable",
@@ -264,6 +269,7 @@ impl Rejection {
             | Self::PortClosed
             | Self::NoSuchPage
             | Self::MethodNotAllowed
+            | Self::ExpectationFailed
             | Self::RateLimited { .. }
             | Self::TooManyStreams
             | Self::BodyTimeout
@@ -296,6 +302,7 @@ impl Rejection {
             }
             Self::BadRequest(_)
             | Self::Misdirected
+            | Self::ExpectationFailed
             | Self::BodyTimeout
             | Self::HeadTimeout
             | Self::HeadTooLarge

@@ -170,7 +170,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         auth,
         routes,
         limits: Limits::new(&config.limits),
-        names: Names::new(&config.headers).map_err(Error::Config)?,
+        names: Arc::new(Names::new(&config.headers).map_err(Error::Config)?),
         timeouts: config.timeouts.clone(),
         head_limits: HeadLimits {
             bytes: config.limits.head_bytes,

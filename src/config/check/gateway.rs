@@ -1,38 +1,12 @@
-//! `[gateway]`: domains, certificates, issuers, names of headers and cookies.
+//! `[gateway]`: domains, certificates, issuers, names of cookies.
 
-use super::{Findings, text};
+use super::{Findings, headers, text};
 use crate::config::{Algorithm, Config, Gateway, Issuer, IssuerKey, Role};
-
-/// Fields that belong to HTTP, to the client or to the gateway; an upstream header of ours cannot have their names.
-const RESERVED: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "origin",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-gitspace-assertion",
-    "x-gitspace-token",
-    "x-request-id",
-];
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
     let gateway = &config.gateway;
     domains(config, findings);
-    headers(gateway, findings);
+    headers::check(&gateway.headers, findings);
     auth(gateway, findings);
     let feed = config.runs(Role::Gateway)
         && (gateway.control_plane.url.is_some() || config.runs(Role::ControlPlane));
@@ -61,34 +35,6 @@ fn domains(config: &Config, findings: &mut Findings) {
             findings.add(&key, format!("{domain:?} is listed twice"), "list it once");
         }
         findings.unless_ok(key, text::dns_name(domain));
-    }
-}
-
-fn headers(gateway: &Gateway, findings: &mut Findings) {
-    let headers = &gateway.headers;
-    for (key, name) in [("user", &headers.user), ("gitspace", &headers.gitspace)] {
-        let key = format!("gateway.headers.{key}");
-        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if name.is_empty() || !name.bytes().all(letters) {
-            findings.add(
-                key,
-                format!("is {name:?}; letters, digits and - are accepted"),
-                "write a name such as \"X-Gitspace-User\"",
-            );
-        } else if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
-            findings.add(
-                key,
-                format!("is {name:?}, which has a meaning of its own"),
-                "write another name, such as \"X-Gitspace-User\"",
-            );
-        }
-    }
-    if headers.user.eq_ignore_ascii_case(&headers.gitspace) {
-        findings.add(
-            "gateway.headers.gitspace",
-            format!("is {:?}, like `gateway.headers.user`", headers.gitspace),
-            "give the two headers different names",
-        );
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod files;
 mod gateway;
+mod headers;
 mod limits;
 mod listeners;
 mod roles;

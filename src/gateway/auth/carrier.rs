@@ -91,6 +91,9 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
         }
         let mut taken = false;
         for value in values {
+            if value.is_empty() {
+                continue;
+            }
             for (index, pair) in value.as_bytes().split(|byte| *byte == b';').enumerate() {
                 if self.cookie(pair, &mut last) {
                     taken = true;
@@ -105,14 +108,14 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
         last
     }
 
+    /// Whether a pair has a name that concerns us. Without one nothing is copied.
     fn may_hold_ours(&self, value: &HeaderValue) -> bool {
-        let value = value.as_bytes();
-        let holds = |name: &str| {
-            value
-                .windows(name.len())
-                .any(|window| window == name.as_bytes())
-        };
-        holds(session::COOKIE) || self.token_cookies.iter().any(|name| holds(name))
+        value.as_bytes().split(|byte| *byte == b';').any(|pair| {
+            let (name, _) = split_once(pair, b'=');
+            let name = name.trim_ascii();
+            name == session::COOKIE.as_bytes()
+                || self.token_cookies.iter().any(|own| own.as_bytes() == name)
+        })
     }
 
     /// Whether the pair is ours; if so it is noted.

@@ -171,14 +171,21 @@ fn wrong(claim: &str, expected: &'static str) -> TokenError {
 
 fn subject(claims: &Map<String, Value>) -> Result<String, TokenError> {
     let subject = text(claims, "sub")?.ok_or(TokenError::Missing("sub"))?;
-    // It becomes a header's value and a field of log lines.
-    if subject.is_empty() || subject.chars().any(char::is_control) {
+    // It becomes a header's value and a field of log lines. 255 is OpenID Connect Core §2's limit.
+    if !(1..=255).contains(&subject.chars().count()) || subject.chars().any(unseen) {
         return Err(wrong(
             "sub",
-            "a text, not empty and without control characters",
+            "a text of 1 to 255 characters, none of which controls how others are shown",
         ));
     }
     Ok(subject.into())
+}
+
+/// Characters that are not seen themselves: control characters, line and paragraph separators, marks of direction. In a log line
+/// they would make a name look like another one, or like two lines.
+fn unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A list of texts; where `single` is true, one text stands for a list of one.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::Timeout;
 
-use super::{Carried, expect::Gate, pool::Lease};
+use super::{Carried, Names, expect::Gate, headers::scrub_trailers, pool::Lease};
 use crate::gateway::{account::End, connection::malformed};
 
 /// What a body can fail with; hyper then cuts the message visibly.
@@ -130,6 +130,7 @@ pub(crate) struct ResponseBody {
     /// None once the account is closed: all was handed over.
     carried: Option<Carried>,
     idle: IdleTimer,
+    names: Arc<Names>,
 }
 
 impl ResponseBody {
@@ -139,6 +140,7 @@ impl ResponseBody {
         (lease, upload): (Lease, Option<Arc<Progress>>),
         carried: Carried,
         idle: Timeout,
+        names: &Arc<Names>,
     ) -> Self {
         let mut body = Self {
             incoming,
@@ -146,6 +148,7 @@ impl ResponseBody {
             upload,
             carried: Some(carried),
             idle: IdleTimer::new(idle),
+            names: Arc::clone(names),
         };
         if bodyless {
             body.finish();
@@ -158,8 +161,11 @@ impl ResponseBody {
             return Poll::Ready(None);
         }
         match Pin::new(&mut self.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 self.idle.progress();
+                if let Some(trailers) = frame.trailers_mut() {
+                    scrub_trailers(trailers, &self.names);
+                }
                 if let (Some(data), Some(carried)) = (frame.data_ref(), &mut self.carried) {
                     carried.account.sent(data.len() as u64);
                 }
@@ -289,6 +295,7 @@ struct Upload {
     gate: Option<Gate>,
     idle: IdleTimer,
     progress: Arc<Progress>,
+    names: Arc<Names>,
 }
 
 impl RequestBody {
@@ -296,8 +303,14 @@ impl RequestBody {
         Self(None)
     }
 
-    pub(super) fn new(incoming: Incoming, idle: Timeout, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        idle: Timeout,
+        progress: Arc<Progress>,
+        names: &Arc<Names>,
+    ) -> Self {
         Self(Some(Upload {
+            names: Arc::clone(names),
             incoming,
             gate: None,
             idle: IdleTimer::new(idle),
@@ -330,8 +343,11 @@ impl http_body::Body for RequestBody {
             upload.idle.progress();
         }
         match Pin::new(&mut upload.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 upload.idle.progress();
+                if let Some(trailers) = frame.trailers_mut() {
+                    scrub_trailers(trailers, &upload.names);
+                }
                 upload.progress.data(frame.data_ref().map_or(0, Bytes::len));
                 let done = frame.is_trailers() || upload.incoming.is_end_stream();
                 upload.progress.is(if done { DONE } else { MOVING });

@@ -75,7 +75,7 @@ pub(crate) async fn forward(
         upgrade::ask(&mut parts.headers, asked);
     }
     let method = parts.method.clone();
-    let (body, progress) = request_body(incoming, exchange.timeouts, account);
+    let (body, progress) = request_body(incoming, &exchange, account);
     let (response, lease) = send(
         pool,
         parts,
@@ -88,7 +88,7 @@ pub(crate) async fn forward(
     version::check(&response, lease.is_http2())?;
 
     let (mut response, incoming) = response.into_parts();
-    response.version = Version::HTTP_11;
+    let received = std::mem::replace(&mut response.version, Version::HTTP_11);
     framing::check(&mut response)?;
     let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let switch = match (client_upgrade, asked) {
@@ -98,7 +98,7 @@ pub(crate) async fn forward(
         _ if switches => return Err(upgrade::unasked()),
         _ => None,
     };
-    headers::to_client(&mut response.headers, exchange.forwarding.names);
+    headers::to_client(&mut response.headers, received);
     let Some(account) = account.take() else {
         return Err(Rejection::ClientGone);
     };
@@ -121,6 +121,7 @@ pub(crate) async fn forward(
         (lease, progress),
         carried,
         exchange.timeouts.body_idle,
+        exchange.forwarding.names,
     );
     Ok(Response::from_parts(response, Body::relayed(body)))
 }
@@ -134,14 +135,19 @@ pub(crate) struct Carried {
 
 fn request_body(
     incoming: Incoming,
-    timeouts: &Timeouts,
+    exchange: &Exchange<'_>,
     account: &mut Option<Account>,
 ) -> (RequestBody, Option<Arc<Progress>>) {
     match account {
         Some(account) if !incoming.is_end_stream() => {
             let progress = Arc::new(Progress::new(account.received()));
             (
-                RequestBody::new(incoming, timeouts.body_idle, Arc::clone(&progress)),
+                RequestBody::new(
+                    incoming,
+                    exchange.timeouts.body_idle,
+                    Arc::clone(&progress),
+                    exchange.forwarding.names,
+                ),
                 Some(progress),
             )
         }

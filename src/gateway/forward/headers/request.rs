@@ -1,0 +1,297 @@
+//! A client's head becomes an upstream's.
+//!
+//! One part of the header policy. Where the request goes was decided before; how its body is framed is hyper's.
+
+use std::{fmt::Write, net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+
+use crate::{
+    api::{GitspaceId, route::HostHeader},
+    gateway::{
+        http::{Head, origin_form},
+        rejection::Rejection,
+        route::{Address, Target},
+    },
+};
+
+use super::{Names, PSEUDONYM, add_via, strip};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What we tell an upstream of a request.
+pub(crate) struct Forwarding<'a> {
+    pub(crate) names: &'a Arc<Names>,
+    pub(crate) client: IpAddr,
+    pub(crate) secure: bool,
+    /// The port that the client came to.
+    pub(crate) port: u16,
+    pub(crate) request_id: &'a str,
+    pub(crate) gitspace: &'a GitspaceId,
+    pub(crate) principal: Option<&'a str>,
+    pub(crate) assertion: Option<HeaderValue>,
+    pub(crate) host_header: HostHeader,
+    pub(crate) number: u16,
+}
+
+/// Makes a client's head an upstream's.
+pub(in crate::gateway::forward) fn to_upstream(
+    parts: &mut Parts,
+    head: &Head,
+    target: &Target,
+    forwarding: &Forwarding<'_>,
+) -> Result<(), Rejection> {
+    if passed_before(&parts.headers) {
+        return Err(Rejection::Loop);
+    }
+    let host = host(parts, head, target, forwarding)?;
+    let trailers = takes_trailers(&parts.headers);
+    strip(&mut parts.headers, |name| forwarding.names.is_claim(name));
+    continue_trace(&mut parts.headers);
+    origin_form(parts);
+    let received = std::mem::replace(&mut parts.version, http::Version::HTTP_11);
+    let headers = &mut parts.headers;
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        // TE is for one hop, and says so itself (RFC 9110 §10.1.4). For HTTP/2 `version` takes Connection away.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if parts.method == Method::OPTIONS {
+        one_hop_less(headers);
+    }
+    add_via(headers, received);
+    headers.insert(X_FORWARDED_HOST, public_host(head)?);
+    headers.insert(header::HOST, host);
+    identify(headers, head, forwarding)
+}
+
+/// Sets what we know of client, principal and gitspace.
+fn identify(
+    headers: &mut HeaderMap,
+    head: &Head,
+    forwarding: &Forwarding<'_>,
+) -> Result<(), Rejection> {
+    let names = forwarding.names;
+    let proto = if forwarding.secure { "https" } else { "http" };
+    let client = forwarding.client.to_canonical();
+    headers.insert(header::FORWARDED, forwarded(client, proto, head)?);
+    headers.insert(X_FORWARDED_FOR, value(&client.to_string())?);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(X_FORWARDED_PORT, forwarding.port.into());
+    if let Some(name) = &names.request_id {
+        headers.insert(name.clone(), value(forwarding.request_id)?);
+    }
+    headers.insert(names.gitspace.clone(), value(forwarding.gitspace.as_str())?);
+    if let Some(principal) = forwarding.principal {
+        headers.insert(names.user.clone(), value(principal)?);
+    }
+    if let (Some(name), Some(assertion)) = (&names.assertion, &forwarding.assertion) {
+        headers.insert(name.clone(), assertion.clone());
+    }
+    Ok(())
+}
+
+/// `Forwarded` (RFC 7239). A host with a port would have to be quoted, which code-server does not understand: it would
+/// refuse every WebSocket. `X-Forwarded-Host` always has it.
+fn forwarded(client: IpAddr, proto: &str, head: &Head) -> Result<HeaderValue, Rejection> {
+    let mut text = String::with_capacity(96);
+    // Writing to a String cannot fail.
+    let _ = match client {
+        IpAddr::V4(v4) => write!(text, "for={v4}"),
+        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
+    };
+    let _ = write!(text, ";proto={proto}");
+    if head.authority_port.is_none() && !head.host.contains(':') {
+        let _ = write!(text, ";host={}", head.host);
+    }
+    value(&text)
+}
+
+/// Names outside ASCII go as UTF-8, which is what apps that know such names expect.
+fn value(text: &str) -> Result<HeaderValue, Rejection> {
+    HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| Rejection::BadRequest("a name cannot be written in a header"))
+}
+
+/// The host and port that the client asked for.
+fn public_host(head: &Head) -> Result<HeaderValue, Rejection> {
+    match head.authority_port {
+        Some(port) => value(&format!("{}:{port}", head.host)),
+        None => value(&head.host),
+    }
+}
+
+/// The Host that the port wants.
+fn host(
+    parts: &Parts,
+    head: &Head,
+    target: &Target,
+    forwarding: &Forwarding<'_>,
+) -> Result<HeaderValue, Rejection> {
+    match forwarding.host_header {
+        HostHeader::Public => match parts.headers.get(header::HOST) {
+            Some(host) => Ok(host.clone()),
+            None => public_host(head),
+        },
+        HostHeader::Localhost => value(&format!("localhost:{}", forwarding.number)),
+        HostHeader::Upstream => match &target.address {
+            Address::Unix(_) => Ok(HeaderValue::from_static("localhost")),
+            address => value(&address.to_string()),
+        },
+    }
+}
+
+/// Whether our own `Via` is there already.
+fn passed_before(headers: &HeaderMap) -> bool {
+    let names_us = |hop: &[u8]| {
+        let mut words = hop
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        words.nth(1) == Some(PSEUDONYM.as_bytes())
+    };
+    headers
+        .get_all(header::VIA)
+        .iter()
+        .any(|value| value.as_bytes().split(|byte| *byte == b',').any(names_us))
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Counts our hop (RFC 9110 §7.6.2). At 0 the request does not come here: `own` has answered it.
+fn one_hop_less(headers: &mut HeaderMap) {
+    let left = headers
+        .get(header::MAX_FORWARDS)
+        .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    if let Some(left) = left {
+        headers.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
+    }
+}
+
+/// A valid trace goes on; one that is not valid is no trace, and its state goes with it (W3C Trace Context §3.2, §3.3).
+fn continue_trace(headers: &mut HeaderMap) {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let valid = match (parents.next(), parents.next()) {
+        (Some(parent), None) => is_traceparent(parent.as_bytes()),
+        _ => false,
+    };
+    if !valid {
+        headers.remove(TRACEPARENT);
+        headers.remove(TRACESTATE);
+    }
+}
+
+/// `version-trace-parent-flags`, in lower-case hex; a later version may say more behind these.
+fn is_traceparent(value: &[u8]) -> bool {
+    const LENGTH: usize = 55;
+    let Some((known, more)) = value.split_at_checked(LENGTH) else {
+        return false;
+    };
+    let hex = |range: std::ops::Range<usize>| {
+        known[range]
+            .iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |range: std::ops::Range<usize>| known[range].iter().all(|byte| *byte == b'0');
+    let version = &known[..2];
+    let end = more.is_empty() || (version != b"00" && more[0] == b'-');
+    hex(0..2)
+        && version != b"ff"
+        && known[2] == b'-'
+        && hex(3..35)
+        && !zero(3..35)
+        && known[35] == b'-'
+        && hex(36..52)
+        && !zero(36..52)
+        && known[52] == b'-'
+        && hex(53..55)
+        && end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::map, *};
+    use crate::gateway::http::Transport;
+
+    #[test]
+    fn our_own_via_is_a_loop() {
+        for ours in [
+            "1.1 other, 1.1 cde-gateway",
+            "2.0 cde-gateway",
+            "HTTP/1.1\tcde-gateway (a comment)",
+            "1.1 \u{e4}, 1.0  cde-gateway",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append("via", HeaderValue::from_bytes(ours.as_bytes()).unwrap());
+            assert!(passed_before(&headers), "{ours}");
+        }
+        for other in ["1.1 not-cde-gateway", "1.1 proxy (cde-gateway)"] {
+            assert!(!passed_before(&map(&[("via", other)])), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_valid_trace_goes_on_and_an_invalid_one_ends() {
+        const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut headers = map(&[("traceparent", GOOD), ("tracestate", "a=1")]);
+        continue_trace(&mut headers);
+        assert_eq!(headers.len(), 2);
+        assert!(is_traceparent(
+            b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
+        ));
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0g",
+        ] {
+            let mut headers = map(&[("traceparent", bad), ("tracestate", "a=1")]);
+            continue_trace(&mut headers);
+            assert!(headers.is_empty(), "{bad}");
+        }
+        let mut twice = map(&[("traceparent", GOOD), ("traceparent", GOOD)]);
+        continue_trace(&mut twice);
+        assert!(twice.is_empty());
+    }
+
+    #[test]
+    fn hops_are_counted_where_they_are_given() {
+        for (given, expected) in [("10", "9"), ("1", "0"), ("x", "x")] {
+            let mut headers = map(&[("max-forwards", given)]);
+            one_hop_less(&mut headers);
+            assert_eq!(headers["max-forwards"], expected);
+        }
+    }
+
+    #[test]
+    fn forwarded_quotes_ipv6_and_leaves_out_a_host_that_would_need_quotes() {
+        let request = |host: &'static str| {
+            let request = http::Request::builder()
+                .header("host", host)
+                .body(())
+                .unwrap();
+            let head = crate::gateway::http::parse(&request, &[], Transport::Tls).unwrap();
+            forwarded("2001:db8::1".parse().unwrap(), "https", &head).unwrap()
+        };
+        assert_eq!(
+            request("a.test"),
+            "for=\"[2001:db8::1]\";proto=https;host=a.test"
+        );
+        assert_eq!(request("a.test:8443"), "for=\"[2001:db8::1]\";proto=https");
+    }
+}
