@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test wire fuzz bench load lint
+.PHONY: help demo web test cargo-test browser-test wire fuzz bench load instructions lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,10 +25,11 @@ web/dist/index.html: $(WEB_SOURCES)
 	@touch $@
 
 test: cargo-test browser-test ## all tests; installs what they need, or says why it cannot
+	@.ci/secrets
 
 cargo-test: web ## the tests that need no browser
 	@.ci/need git
-	@mkdir -p $(LOGS)
+	@rm -rf $(LOGS)/tests && mkdir -p $(LOGS)
 	@cargo test --locked --no-fail-fast 2>&1 | tee $(LOGS)/cargo-test.log
 
 browser-test: web ## the two browser tests: the built-in terminal, and code-server
@@ -48,6 +49,9 @@ bench: ## criterion benches: auth, route, end_to_end
 
 load: ## CPU per request beside HAProxy, nginx and Envoy, about ten minutes; writes docs/performance.md
 	@benches/load/run.py $(ARGS)
+
+instructions: ## user instructions per request (callgrind), against their budget
+	@.ci/instructions
 
 lint: ## format, clippy, dependency rules
 	@.ci/format

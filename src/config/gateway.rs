@@ -423,12 +423,42 @@ pub enum FailMode {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
-    /// A file, `-` for standard output, or "" for none.
+    /// A file, `-` for standard output, or "" for none. A reload opens the file again.
     pub path: String,
+    /// How a line is written.
+    pub format: LineFormat,
+    /// How much of a client's address a line tells.
+    pub client_address: ClientAddress,
 }
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { path: "-".into() }
+        Self {
+            path: "-".into(),
+            format: LineFormat::default(),
+            client_address: ClientAddress::default(),
+        }
     }
+}
+
+/// How a line of the access log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LineFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// The combined format of web servers, with more fields behind it.
+    Text,
+}
+
+/// How much of a client's address the access log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAddress {
+    /// All of it.
+    #[default]
+    Full,
+    /// Its network: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address.
+    Truncated,
 }

@@ -167,6 +167,7 @@ fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
             return;
         }
     };
+    let _runs = gateway.running.worker();
     runtime.block_on(async move {
         let drain = gateway.drain.clone();
         let worker = Arc::new(Worker {
@@ -223,6 +224,7 @@ impl Listener {
 async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
     let local = socket.local_addr().unwrap_or(listen.address);
     let listener = Listener::new(&listen, local);
+    let _listens = worker.gateway.running.listener();
     loop {
         let accepted = tokio::select! {
             biased;

@@ -32,7 +32,7 @@ use super::{
 
 /// The step that a request has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(into = "&str")]
 pub(crate) enum Step {
     /// Its head is being read.
     Parse,
@@ -48,6 +48,27 @@ pub(crate) enum Step {
     Forward,
     /// Its body or stream is under way.
     Relay,
+}
+
+impl Step {
+    /// Its name in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Authenticate => "authenticate",
+            Self::Route => "route",
+            Self::Authorize => "authorize",
+            Self::Limit => "limit",
+            Self::Forward => "forward",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+impl From<Step> for &'static str {
+    fn from(step: Step) -> Self {
+        step.name()
+    }
 }
 
 /// Why a stream ended that was not rejected.
@@ -70,7 +91,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    fn reason(self) -> &'static str {
+    const fn reason(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::ClientGone => "client-gone",
@@ -111,6 +132,7 @@ pub(crate) struct Record {
     pub(crate) ended_by: &'static str,
     /// For the log only: why a token was refused, what an upstream did.
     pub(crate) detail: Option<Box<str>>,
+    /// Bytes of the request's body or the stream.
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// From the request's head to the answer's.
@@ -186,9 +208,9 @@ impl Account {
             id,
             client,
             protocol,
-            method: method.clone(),
+            method: short_method(method),
             host: Box::default(),
-            path: path.into(),
+            path: shortened(path, PATH_MAX),
             gitspace: None,
             port: None,
             principal: None,
@@ -228,7 +250,7 @@ impl Account {
 
     /// The host, once it is canonical.
     pub(crate) fn host(&mut self, host: &str) {
-        self.with(|record| record.host = host.into());
+        self.with(|record| record.host = shortened(host, HOST_MAX));
     }
 
     /// Who is asking.
@@ -336,12 +358,36 @@ impl Drop for Account {
 
 /// What the log may tell beyond the reason.
 fn detail(rejection: &Rejection) -> Option<Box<str>> {
-    match rejection {
-        Rejection::InvalidToken(why) => Some(why.as_str().into()),
-        Rejection::BadRequest(why) => Some((*why).into()),
-        Rejection::Tls { source, .. } => Some(Chain(source).to_string().into()),
-        Rejection::Unreachable(error) => Some(error.to_string().into()),
-        Rejection::Broke(_, error) => Some(Chain(&**error).to_string().into()),
-        _ => None,
+    let text = match rejection {
+        Rejection::InvalidToken(why) => why.clone(),
+        Rejection::BadRequest(why) => (*why).to_owned(),
+        Rejection::Tls { source, .. } => Chain(source).to_string(),
+        Rejection::Unreachable(error) => error.to_string(),
+        Rejection::Broke(_, error) => Chain(&**error).to_string(),
+        _ => return None,
+    };
+    Some(shortened(&text, DETAIL_MAX))
+}
+
+/// Records wait for the writer of the log: what a client may make long is cut, so that their memory is bounded.
+const PATH_MAX: usize = 2048;
+const HOST_MAX: usize = 256;
+const DETAIL_MAX: usize = 512;
+const METHOD_MAX: usize = 32;
+
+/// The text, or its beginning and an ellipsis.
+fn shortened(text: &str, max: usize) -> Box<str> {
+    if text.len() <= max {
+        return text.into();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(max)]).into()
+}
+
+fn short_method(method: &Method) -> Method {
+    match method.as_str().get(..METHOD_MAX) {
+        Some(beginning) if method.as_str().len() > METHOD_MAX => {
+            Method::from_bytes(beginning.as_bytes()).unwrap_or_default()
+        }
+        _ => method.clone(),
     }
 }

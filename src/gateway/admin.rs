@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gateway, ReloadRequest, Settings,
+    ready::Readiness,
     route::{Entry, RouteError, Source},
 };
 use crate::api::{
@@ -152,12 +153,14 @@ fn problem(status: StatusCode, reason: &str, detail: impl Into<String>) -> Respo
         .into_response()
 }
 
-async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
-    if api.gateway.drain.has_begun() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
+    let readiness = api.gateway.readiness();
+    let status = if readiness.ready {
+        StatusCode::OK
     } else {
-        (StatusCode::OK, "ready\n")
-    }
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(readiness))
 }
 
 async fn metrics(State(api): State<Api>) -> Response {

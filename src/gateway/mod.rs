@@ -22,6 +22,7 @@ mod http;
 mod limit;
 mod own;
 pub mod proxy_protocol;
+mod ready;
 mod rejection;
 mod relay;
 mod role;
@@ -74,6 +75,7 @@ pub(crate) struct Gateway {
     tls: Option<Arc<Tls>>,
     exchanges: own::Exchanges,
     feed: route::feed::Lease,
+    running: ready::Running,
     sink: Arc<Sink>,
     drain: Drain,
     request_ids: RequestIds,

@@ -24,6 +24,7 @@ use super::{
     forward::{Names, Upstreams},
     limit::Limits,
     own::Exchanges,
+    ready::Running,
     route::{
         RouteError, Source, Table,
         feed::{self, Follower},
@@ -37,6 +38,8 @@ use crate::{
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a stop waits for the last lines of the access log.
+const LOG_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a gateway is built from.
 #[derive(Debug, Clone)]
@@ -149,8 +152,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
     StaticRoutes::read(config, &settings.routes)?.take(&routes)?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
-    let path = config.access_log.path.clone();
-    let log = AccessLog::open(&path).map_err(|source| Error::AccessLog { path, source })?;
+    let log = AccessLog::open(&config.access_log, metrics.lost_lines.clone())
+        .map_err(|source| access_log(config, source))?;
     let fail_mode = settings
         .control_plane
         .as_ref()
@@ -182,9 +185,10 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
             link,
             background: tokio::runtime::Handle::current(),
         },
-        feed: feed::Lease::new(fail_mode),
         upstreams: Upstreams::new(config.upstreams.clone(), Arc::clone(&sink)),
         sink,
+        feed: feed::Lease::new(fail_mode, settings.control_plane.is_some()),
+        running: Running::new(workers),
         drain,
         request_ids: RequestIds::new(),
         domains,
@@ -206,6 +210,11 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         settings,
         workers,
     })
+}
+
+fn access_log(config: &config::Gateway, source: io::Error) -> Error {
+    let path = config.access_log.path.clone();
+    Error::AccessLog { path, source }
 }
 
 fn canonical_domain(domain: &str) -> Box<str> {
@@ -309,10 +318,12 @@ impl Bound {
             let kept = follower.store.load();
             if let Some(kept) = &kept {
                 feed::restore(kept, &gateway.routes, &gateway.auth);
+                gateway.feed.restored();
             }
             tasks.spawn(follower.run(kept, background.clone()));
         }
         tasks.spawn(sweep(Arc::clone(&gateway), background.clone()));
+        tasks.spawn(gateway.sink.log.clone().watch(background.clone()));
         gateway
             .sink
             .metrics
@@ -331,17 +342,24 @@ impl Bound {
         }
         background.cancel();
         while tasks.join_next().await.is_some() {}
+        let log = gateway.sink.log.clone();
+        // What was accounted is written before the program ends, unless nobody takes it.
+        let _ = tokio::task::spawn_blocking(move || log.finish(LOG_WITHIN)).await;
         Ok(())
     }
 }
 
 impl Handle {
-    /// Takes certificates, issuers and static routes from another configuration. What stands there in error changes nothing
-    /// of its kind; all other keys are read at start only.
+    /// Takes certificates, issuers and static routes from another configuration, and opens the access log's file again. What
+    /// stands there in error changes nothing of its kind; all other keys are read at start only.
     pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
         let gateway = &self.0;
         let routes = StaticRoutes::read(&settings.config, &settings.routes)?;
         super::tls::check(&settings.config)?;
+        let log = &gateway.sink.log;
+        let file = log
+            .open_again()
+            .map_err(|source| access_log(&settings.config, source))?;
         gateway.auth.reload(&settings.config)?;
         if let Some(tls) = gateway
             .tls
@@ -351,6 +369,9 @@ impl Handle {
             tls.reload(&settings.config.certificate)?;
         }
         routes.take(&gateway.routes)?;
+        if let Some(file) = file {
+            log.turn_to(file);
+        }
         tracing::info!(
             routes = gateway.routes.len(),
             "reloaded certificates, issuers and static routes"
@@ -377,10 +398,5 @@ async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
         gateway.limits.sweep();
-        gateway
-            .sink
-            .metrics
-            .lost_lines
-            .set(i64::try_from(gateway.sink.log.lost()).unwrap_or(i64::MAX));
     }
 }

@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::secret;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "agent-token-for-tests";
 
@@ -35,7 +37,7 @@ impl Agent {
         let home = folder.path().join("home");
         std::fs::create_dir(&home).unwrap();
         let mut settings = Settings::new(
-            Secret::new(TOKEN),
+            Secret::new(secret(TOKEN)),
             home,
             Some("/nonexistent/code-server".into()),
         );

@@ -31,6 +31,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::support::secret;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "delegate-token-for-tests";
 const RUNNER_TOKEN: &str = "runner-token-for-tests";
@@ -177,9 +179,9 @@ impl Delegate {
         let mut settings = Settings {
             name: "test".into(),
             url: format!("http://{peer}/"),
-            token: Secret::new(TOKEN),
+            token: Secret::new(secret(TOKEN)),
             runner: format!("http://{peer}"),
-            runner_token: Secret::new(RUNNER_TOKEN),
+            runner_token: Secret::new(secret(RUNNER_TOKEN)),
             tags: vec!["eu".into()],
             capacity: NonZeroU32::new(2).unwrap(),
         };

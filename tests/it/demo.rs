@@ -20,6 +20,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::support::{log_file, secret};
+
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -64,10 +66,30 @@ impl Demo {
             panic!("the demo is not ready: {words}");
         }
         let ready = serde_json::from_str(&line).unwrap();
-        Self {
+        let demo = Self {
             child,
             ready,
             folder,
+        };
+        demo.note_secrets();
+        demo
+    }
+
+    /// Its tickets, tokens and keys.
+    fn note_secrets(&self) {
+        for url in ["url", "port_url"]
+            .iter()
+            .filter_map(|key| self.ready[key].as_str())
+        {
+            for (_, ticket) in Url::parse(url).unwrap().query_pairs() {
+                secret(ticket);
+            }
+        }
+        for file in std::fs::read_dir(self.text("state_dir")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|end| end == "token") {
+                secret(std::fs::read_to_string(path).unwrap());
+            }
         }
     }
 
@@ -79,6 +101,9 @@ impl Demo {
 
     /// What Ctrl-C does.
     pub(crate) async fn stop(mut self) -> Stopped {
+        // It goes with the demo.
+        let access = Path::new(self.text("state_dir")).with_file_name("access.log");
+        std::fs::copy(access, log_file("demo-access")).unwrap();
         let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
         kill_process(pid, Signal::INT).unwrap();
         let mut words = String::new();
@@ -88,6 +113,7 @@ impl Demo {
             self.child.wait().await.unwrap()
         });
         let status = ended.await.expect("the demo stops in time");
+        std::fs::write(log_file("demo"), &words).unwrap();
         let entries = std::fs::read_dir(self.folder.path()).unwrap();
         let files = entries.map(|entry| entry.unwrap().path()).collect();
         Stopped {
@@ -110,6 +136,7 @@ impl Demo {
         assert_eq!(exchanged.status(), StatusCode::SEE_OTHER);
         let of = |name| exchanged.headers()[name].to_str().unwrap();
         let cookie = of(header::SET_COOKIE).split(';').next().unwrap();
+        secret(cookie.split_once('=').unwrap().1);
         let next = url.join(of(header::LOCATION)).unwrap();
         assert!(!next.as_str().contains("token"), "{next}");
         let page = navigate(next)

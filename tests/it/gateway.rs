@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod access;
+mod access_log;
 mod account;
 mod admin;
 mod balancers;
@@ -28,12 +29,15 @@ mod https_upstreams;
 mod limits;
 mod listeners;
 mod log_injection;
+mod metrics;
 mod moved;
 mod overload;
 mod own_paths;
 mod pool;
 mod proxies;
 mod proxy;
+mod ready;
+mod reasons;
 mod slow;
 mod ssrf;
 mod start;

@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::secret;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "runner-token-for-tests";
 const GITSPACE: &str = "api-k3x9q2";
@@ -43,7 +45,7 @@ impl Runner {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Settings {
-            token: Secret::new(TOKEN),
+            token: Secret::new(secret(TOKEN)),
             driver: config::Driver::Process,
             instances: folder.join("instances"),
             identity: folder.join("runner.id"),

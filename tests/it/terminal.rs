@@ -24,6 +24,7 @@ struct Terminal {
 
 impl Terminal {
     async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        crate::support::keep_logs();
         let folder = tempfile::tempdir().unwrap();
         let environment = vec![("PS1".into(), "$ ".into())];
         let mut settings = Settings::new(

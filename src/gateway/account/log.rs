@@ -1,91 +1,233 @@
-//! The access log: one JSON line per record, written by a thread of its own.
+//! The access log: one line per record, written by a thread of its own.
 //!
-//! The data path only hands a record over. When the writer cannot keep up, lines are dropped and counted, never waited for.
+//! The data path only hands a record over. When the writer cannot keep up, or cannot write, lines are dropped and counted,
+//! never waited for; a warning tells the operator. A reload opens the file again, so that a rotated file can be let go.
+//!
+//! Not here: how a line looks (`line`), how lines reach a file (`output`).
+
+mod line;
+mod output;
 
 use std::{
-    fs::OpenOptions,
-    io::{self, BufWriter, Write},
+    io,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use prometheus_client::metrics::counter::Counter;
+use tokio_util::sync::CancellationToken;
 
-use super::Record;
+use super::{Record, metrics::LostLines};
+use crate::config;
+use line::Style;
+use output::Output;
+
+pub(crate) use output::Sink;
 
 /// Records that may wait for the writer.
 const WAITING: usize = 16_384;
+/// Bytes that are written at once; a little more, since lines are not cut.
+const BATCH: usize = 64 * 1024;
 /// How long the writer collects lines before it looks again: a writer that sleeps need not be woken for each of them.
 const COLLECT: Duration = Duration::from_millis(10);
+/// How often somebody looks whether lines were lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often at most the operator is told of it.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Where lines go. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct AccessLog {
-    sender: Option<SyncSender<Box<Record>>>,
-    lost: Arc<AtomicU64>,
+    path: Arc<str>,
+    sender: Option<SyncSender<Order>>,
+    next: Arc<Mutex<Option<Sink>>>,
+    lost: LostLines,
+}
+
+/// What the writer is told.
+enum Order {
+    /// Write this.
+    Line(Box<Record>),
+    /// Look whether there is another file.
+    Look,
+    /// Say when all before this is written.
+    Written(SyncSender<()>),
 }
 
 impl AccessLog {
-    /// Opens `path`: a file, `-` for standard output, "" for none.
-    pub(crate) fn open(path: &str) -> io::Result<Self> {
-        let output: Box<dyn Write + Send> = match path {
-            "" => {
-                return Ok(Self {
-                    sender: None,
-                    lost: Arc::default(),
-                });
-            }
-            "-" => Box::new(io::stdout()),
-            path => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+    /// Opens what is configured. Of a path "" nothing is written.
+    pub(crate) fn open(config: &config::AccessLog, lost: LostLines) -> io::Result<Self> {
+        let style = Style {
+            format: config.format,
+            client_address: config.client_address,
         };
-        Self::to(output)
-    }
-
-    /// Writes to `output`.
-    pub(crate) fn to(output: Box<dyn Write + Send>) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(WAITING);
-        thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write(&receiver, output))?;
-        Ok(Self {
-            sender: Some(sender),
-            lost: Arc::default(),
-        })
+        let mut log = Self {
+            path: config.path.as_str().into(),
+            sender: None,
+            next: Arc::default(),
+            lost,
+        };
+        if !config.path.is_empty() {
+            let output = Output::new(output::open(&config.path)?);
+            let (sender, orders) = sync_channel(WAITING);
+            let writer = Writer {
+                orders,
+                output,
+                style,
+                next: Arc::clone(&log.next),
+                failed: log.lost.failed.clone(),
+                path: Arc::clone(&log.path),
+                failing: false,
+                told: None,
+            };
+            thread::Builder::new()
+                .name("access-log".into())
+                .spawn(move || writer.run())?;
+            log.sender = Some(sender);
+        }
+        Ok(log)
     }
 
     /// Hands a record over.
     pub(super) fn write(&self, record: Box<Record>) {
         if let Some(sender) = &self.sender
-            && sender.try_send(record).is_err()
+            && sender.try_send(Order::Line(record)).is_err()
         {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.slow.inc();
         }
     }
 
-    /// How many lines were dropped.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    /// Opens the file again; nothing is written to it before [`Self::turn_to`]. Nothing for standard output or no log.
+    pub(crate) fn open_again(&self) -> io::Result<Option<Sink>> {
+        match (&self.sender, &*self.path) {
+            (None, _) | (_, "-") => Ok(None),
+            (_, path) => output::open(path).map(Some),
+        }
+    }
+
+    /// Writes to this from now on; what was handed over before may go to the old file or to this one.
+    pub(crate) fn turn_to(&self, sink: Sink) {
+        *lock(&self.next) = Some(sink);
+        if let Some(sender) = &self.sender {
+            // A writer with a full queue is awake and looks by itself.
+            let _ = sender.try_send(Order::Look);
+        }
+    }
+
+    /// Waits until all that was handed over is written, at most this long. Blocks: not for a runtime's thread.
+    pub(crate) fn finish(&self, within: Duration) {
+        let Some(sender) = &self.sender else {
+            return;
+        };
+        let (answer, written) = sync_channel(1);
+        if sender.try_send(Order::Written(answer)).is_ok() {
+            let _ = written.recv_timeout(within);
+        }
+    }
+
+    /// Warns when lines were lost, at once and then once in a while, until the stop.
+    pub(crate) async fn watch(self, stop: CancellationToken) {
+        let (mut known, mut told) = (self.lost.all(), None::<tokio::time::Instant>);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let lost = self.lost.all();
+            if lost > known && told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                tracing::warn!(
+                    path = &*self.path,
+                    lines = lost - known,
+                    in_all = lost,
+                    "lines of the access log were lost: its file cannot be written, or not fast enough"
+                );
+                (known, told) = (lost, Some(tokio::time::Instant::now()));
+            }
+        }
     }
 }
 
-/// Writes until every sender is gone.
-fn write(receiver: &Receiver<Box<Record>>, output: Box<dyn Write + Send>) {
-    let mut output = BufWriter::with_capacity(64 * 1024, output);
-    while let Ok(first) = receiver.recv() {
-        let mut next = Some(first);
-        while let Some(record) = next {
-            // A full disk or closed pipe must not end the gateway; the next line tries again.
-            let _ = serde_json::to_writer(&mut output, &Line::from(&*record));
-            let _ = output.write_all(b"\n");
-            next = receiver.try_recv().ok();
+fn lock(next: &Mutex<Option<Sink>>) -> std::sync::MutexGuard<'_, Option<Sink>> {
+    // There is nothing in it that could be half changed.
+    next.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's own.
+struct Writer {
+    orders: Receiver<Order>,
+    output: Output,
+    style: Style,
+    next: Arc<Mutex<Option<Sink>>>,
+    failed: Counter,
+    path: Arc<str>,
+    failing: bool,
+    /// When it was said last that writing fails.
+    told: Option<Instant>,
+}
+
+impl Writer {
+    /// Writes until every sender is gone.
+    fn run(mut self) {
+        let mut lines = Vec::with_capacity(BATCH);
+        while let Ok(first) = self.orders.recv() {
+            self.take_next();
+            let mut waiting = Vec::new();
+            let mut next = Some(first);
+            while let Some(order) = next {
+                match order {
+                    Order::Line(record) => self.style.append(&record, &mut lines),
+                    Order::Look => self.take_next(),
+                    Order::Written(answer) => waiting.push(answer),
+                }
+                if lines.len() >= BATCH {
+                    self.write(&mut lines);
+                    self.take_next();
+                }
+                next = self.orders.try_recv().ok();
+            }
+            self.write(&mut lines);
+            for answer in waiting {
+                let _ = answer.try_send(());
+            }
+            pause();
         }
-        let _ = output.flush();
-        collect();
+    }
+
+    fn take_next(&mut self) {
+        let Some(sink) = lock(&self.next).take() else {
+            return;
+        };
+        self.failed.inc_by(self.output.replace(sink));
+    }
+
+    fn write(&mut self, lines: &mut Vec<u8>) {
+        if lines.is_empty() {
+            return;
+        }
+        match self.output.write(lines) {
+            Ok(()) if std::mem::take(&mut self.failing) => {
+                tracing::info!(path = &*self.path, "the access log can be written again");
+            }
+            Ok(()) => {}
+            Err(failed) => self.tell(&failed),
+        }
+        lines.clear();
+        lines.shrink_to(2 * BATCH);
+    }
+
+    /// A full disk or closed pipe must not end the gateway: it is told, once in a while, and the next lines try again.
+    fn tell(&mut self, failed: &output::Failed) {
+        self.failed.inc_by(failed.lost);
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            self.failing = true;
+            let error = &failed.error;
+            tracing::warn!(path = &*self.path, %error, "the access log cannot be written");
+        }
     }
 }
 
@@ -93,64 +235,6 @@ fn write(receiver: &Receiver<Box<Record>>, output: Box<dyn Write + Send>) {
     clippy::disallowed_methods,
     reason = "a thread of its own, not a runtime's"
 )]
-fn collect() {
+fn pause() {
     thread::sleep(COLLECT);
-}
-
-/// A line, in the order of its fields.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    id: &'a str,
-    client: std::net::IpAddr,
-    protocol: &'static str,
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gitspace: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    principal: Option<&'a str>,
-    step: super::Step,
-    status: u16,
-    reason: &'static str,
-    ended_by: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    received: u64,
-    sent: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_byte_ms: Option<f64>,
-    total_ms: f64,
-}
-
-impl<'a> From<&'a Record> for Line<'a> {
-    fn from(record: &'a Record) -> Self {
-        let millis = |micros: u64| micros as f64 / 1000.0;
-        Self {
-            time: jiff::Timestamp::try_from(record.time)
-                .map(|time| format!("{time:.3}"))
-                .unwrap_or_default(),
-            id: &record.id,
-            client: record.client,
-            protocol: record.protocol,
-            method: record.method.as_str(),
-            host: &record.host,
-            path: &record.path,
-            gitspace: record.gitspace.as_ref().map(crate::api::GitspaceId::as_str),
-            port: record.port.map(|port| port.to_string()),
-            principal: record.principal.as_deref(),
-            step: record.step,
-            status: record.status,
-            reason: record.reason,
-            ended_by: record.ended_by,
-            detail: record.detail.as_deref(),
-            received: record.received,
-            sent: record.sent,
-            first_byte_ms: record.first_byte_micros.map(millis),
-            total_ms: millis(record.total_micros),
-        }
-    }
 }

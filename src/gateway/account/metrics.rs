@@ -1,4 +1,11 @@
-//! The gateway's metrics. Labels are closed sets: never a user, host or path.
+//! The gateway's metrics. Labels are closed sets: never a user, gitspace, host or path.
+//!
+//! Not here: who counts (each step what is its own), how they are read (`admin`).
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,31 +14,105 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::Registry,
 };
 
-use super::Record;
+use super::{End, Record};
 
 /// Why requests ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct EndLabels {
+    /// What the client spoke: `http/1.1` or `h2`.
+    protocol: &'static str,
     /// The status's first digit, `1xx` to `5xx`; `none` when there was no answer.
     status: &'static str,
     /// The stable reason.
     reason: &'static str,
 }
 
+/// How lines of the access log were lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LossLabels {
+    cause: &'static str,
+}
+
+/// Lines of the access log that were not written. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct LostLines {
+    /// The writer was behind.
+    pub(crate) slow: Counter,
+    /// Writing failed.
+    pub(crate) failed: Counter,
+    family: Family<LossLabels, Counter>,
+}
+
+impl Default for LostLines {
+    fn default() -> Self {
+        let family = Family::<LossLabels, Counter>::default();
+        let [slow, failed] =
+            ["slow", "failed"].map(|cause| family.get_or_create_owned(&LossLabels { cause }));
+        Self {
+            slow,
+            failed,
+            family,
+        }
+    }
+}
+
+impl LostLines {
+    /// However they were lost.
+    pub(crate) fn all(&self) -> u64 {
+        self.slow.get() + self.failed.get()
+    }
+}
+
+/// What a client's connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionState {
+    /// Its protocol is not known so far: TLS is being set up.
+    Opening,
+    /// It speaks HTTP/1.1.
+    Http1,
+    /// It speaks HTTP/2.
+    H2,
+    /// It was HTTP/1.1 and became a tunnel.
+    Tunnel,
+}
+
+impl ConnectionState {
+    const ALL: [Self; 4] = [Self::Opening, Self::Http1, Self::H2, Self::Tunnel];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Http1 => "http/1.1",
+            Self::H2 => "h2",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
 /// See the module.
 pub(crate) struct Metrics {
     requests: Family<EndLabels, Counter>,
+    /// Those of nearly all requests, found without a look-up: HTTP/1.1 and HTTP/2.
+    done: [Counter; 2],
     received: Counter,
     sent: Counter,
     first_byte: Histogram,
+    total: Histogram,
     /// Requests and streams under way.
     pub(crate) streams: Gauge,
-    /// Connections of clients.
-    pub(crate) connections: Gauge,
+    connections: Family<StateLabels, Gauge>,
+    /// In the order of [`ConnectionState::ALL`].
+    by_state: [Gauge; 4],
     /// Connections that were closed because of a limit.
     pub(crate) refused_connections: Counter,
     /// Connections that were told that all places are taken.
@@ -52,20 +133,37 @@ pub(crate) struct Metrics {
     pub(crate) feed_revision: Gauge,
     /// Answers of the feed that could not be used, and calls that failed.
     pub(crate) feed_failures: Counter,
-    /// Lines of the access log that were dropped.
-    pub(crate) lost_lines: Gauge,
+    /// Lines of the access log that were not written.
+    pub(crate) lost_lines: LostLines,
 }
 
 impl Metrics {
     /// Makes and registers them.
     pub(crate) fn new(registry: &mut Registry) -> Self {
+        let requests = Family::<EndLabels, Counter>::default();
+        let done = ["http/1.1", "h2"].map(|protocol| {
+            let labels = EndLabels {
+                protocol,
+                status: "2xx",
+                reason: End::Done.reason(),
+            };
+            requests.get_or_create_owned(&labels)
+        });
+        let connections = Family::<StateLabels, Gauge>::default();
+        let by_state = ConnectionState::ALL.map(|state| {
+            let state = state.name();
+            connections.get_or_create_owned(&StateLabels { state })
+        });
         let metrics = Self {
-            requests: Family::default(),
+            requests,
+            done,
             received: Counter::default(),
             sent: Counter::default(),
             first_byte: Histogram::new(exponential_buckets(0.000_25, 4.0, 10)),
+            total: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
             streams: Gauge::default(),
-            connections: Gauge::default(),
+            connections,
+            by_state,
             refused_connections: Counter::default(),
             shed_connections: Counter::default(),
             abusive_connections: Counter::default(),
@@ -76,8 +174,13 @@ impl Metrics {
             routes: Gauge::default(),
             feed_revision: Gauge::default(),
             feed_failures: Counter::default(),
-            lost_lines: Gauge::default(),
+            lost_lines: LostLines::default(),
         };
+        registry.register(
+            "process_start_time_seconds",
+            "When the gateway was started, in seconds since 1970",
+            started(),
+        );
         metrics.register(registry.sub_registry_with_prefix("cde_gateway"));
         metrics
     }
@@ -100,8 +203,13 @@ impl Metrics {
         );
         registry.register(
             "first_byte_seconds",
-            "From a request's head to its answer's",
+            "From a request's head to its answer's, refusals apart",
             self.first_byte.clone(),
+        );
+        registry.register(
+            "total_seconds",
+            "From a request's head to the end of its answer or stream",
+            self.total.clone(),
         );
         registry.register(
             "streams",
@@ -110,7 +218,7 @@ impl Metrics {
         );
         registry.register(
             "connections",
-            "Connections of clients",
+            "Connections of clients by what they are at",
             self.connections.clone(),
         );
         registry.register(
@@ -161,9 +269,16 @@ impl Metrics {
         );
         registry.register(
             "access_log_lost_lines",
-            "Access log lines dropped",
-            self.lost_lines.clone(),
+            "Access log lines that were not written",
+            self.lost_lines.family.clone(),
         );
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program that runs", build);
+    }
+
+    /// The connections that are in this state.
+    pub(crate) fn connections(&self, state: ConnectionState) -> &Gauge {
+        &self.by_state[state as usize]
     }
 
     /// Counts a closed account.
@@ -176,17 +291,32 @@ impl Metrics {
             5 => "5xx",
             _ => "none",
         };
-        self.requests
-            .get_or_create(&EndLabels {
+        if (status, record.reason) == ("2xx", End::Done.reason()) {
+            self.done[usize::from(record.protocol == "h2")].inc();
+        } else {
+            let labels = EndLabels {
+                protocol: record.protocol,
                 status,
                 reason: record.reason,
-            })
-            .inc();
+            };
+            self.requests.get_or_create(&labels).inc();
+        }
         self.received.inc_by(record.received);
         self.sent.inc_by(record.sent);
         if let Some(micros) = record.first_byte_micros {
             self.first_byte.observe(micros as f64 / 1e6);
         }
+        self.total.observe(record.total_micros as f64 / 1e6);
         self.streams.dec();
     }
+}
+
+/// When this process began, as far as the gateway knows.
+fn started() -> Gauge<f64, AtomicU64> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let started = Gauge::default();
+    started.set(since.as_secs_f64());
+    started
 }

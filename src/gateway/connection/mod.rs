@@ -13,14 +13,17 @@ mod io;
 mod pace;
 mod stall;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Worker,
     accept::{Listener, speaks_h2},
-    account::Sink,
+    account::{Sink, metrics::ConnectionState},
     limit::ConnectionPermit,
     tls::{Names, Tls},
 };
@@ -85,6 +88,11 @@ pub(crate) async fn serve(
             (ClientStream::Tls(Box::new(stream)), is_h2)
         }
     };
+    peer.counted.enter(if is_h2 {
+        ConnectionState::H2
+    } else {
+        ConnectionState::Http1
+    });
     let io = ClientIo::new(stream, Arc::clone(&pace));
     match is_h2 {
         true => h2::serve(worker, io, Arc::new(peer), pace).await,
@@ -96,22 +104,34 @@ pub(crate) async fn serve(
 pub(crate) struct Counted {
     _permit: ConnectionPermit,
     sink: Arc<Sink>,
+    state: Mutex<ConnectionState>,
 }
 
 impl Counted {
     /// Counts a connection that has its permit.
     pub(crate) fn new(permit: ConnectionPermit, sink: &Arc<Sink>) -> Arc<Self> {
-        sink.metrics.connections.inc();
+        let state = ConnectionState::Opening;
+        sink.metrics.connections(state).inc();
         Arc::new(Self {
             _permit: permit,
             sink: Arc::clone(sink),
+            state: Mutex::new(state),
         })
+    }
+
+    /// The connection has become something else.
+    pub(crate) fn enter(&self, state: ConnectionState) {
+        let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sink.metrics.connections(*known).dec();
+        self.sink.metrics.connections(state).inc();
+        *known = state;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.sink.metrics.connections.dec();
+        let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sink.metrics.connections(state).dec();
     }
 }
 

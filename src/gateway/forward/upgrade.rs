@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Carried, Exchange, connect::UpstreamIo, guard::Guarded};
 use crate::gateway::{
     Drain,
-    account::End,
+    account::{End, metrics::ConnectionState},
     connection::ClientIo,
     rejection::{Break, Rejection},
     relay::{self, Relay},
@@ -103,7 +103,10 @@ pub(super) fn switch(
     let connection = Arc::clone(exchange.connection);
     drain.clone().spawn(async move {
         match streams(client, upstream).await {
-            Ok((client, upstream)) => tunnel(client, upstream, limits, carried, &drain).await,
+            Ok((client, upstream)) => {
+                connection.enter(ConnectionState::Tunnel);
+                tunnel(client, upstream, limits, carried, &drain).await;
+            }
             Err(end) => carried.account.close(end),
         }
         // The stream was that connection: until here it counts.

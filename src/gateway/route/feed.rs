@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -51,15 +51,30 @@ struct LeaseInner {
     start: Instant,
     until_millis: AtomicU64,
     closes: bool,
+    /// Whether there is a feed to follow.
+    followed: bool,
+    /// Whether routes of it are known: by an answer, or from the disk.
+    known: AtomicBool,
+}
+
+/// Why the feed's routes cannot be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// There was no answer, and nothing was kept from before.
+    NeverAnswered,
+    /// The lease has run out, and that closes them.
+    Stale,
 }
 
 impl Lease {
-    /// Without an answer so far; `closes`: routes are refused when it has run out.
-    pub(crate) fn new(mode: FailMode) -> Self {
+    /// Without an answer so far. `followed`: there is a control plane that will answer.
+    pub(crate) fn new(mode: FailMode, followed: bool) -> Self {
         let inner = LeaseInner {
             start: Instant::now(),
             until_millis: AtomicU64::new(0),
             closes: mode == FailMode::Closed,
+            followed,
+            known: AtomicBool::new(false),
         };
         Self {
             inner: Arc::new(inner),
@@ -71,15 +86,34 @@ impl Lease {
         self.inner
             .until_millis
             .store(until.as_millis() as u64, Ordering::Relaxed);
+        self.restored();
+    }
+
+    /// Routes are known, those of an earlier run at least.
+    pub(crate) fn restored(&self) {
+        self.inner.known.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        let inner = &self.inner;
+        inner.start.elapsed().as_millis() as u64 > inner.until_millis.load(Ordering::Relaxed)
+    }
+
+    /// Why the feed's routes cannot be relied on now, if they cannot.
+    pub(crate) fn lacks(&self) -> Option<Lack> {
+        let inner = &self.inner;
+        if !inner.followed {
+            None
+        } else if !inner.known.load(Ordering::Relaxed) {
+            Some(Lack::NeverAnswered)
+        } else {
+            (inner.closes && self.is_over()).then_some(Lack::Stale)
+        }
     }
 
     /// Whether a route of this source may be used now.
     pub(crate) fn fresh(&self, source: Source) -> Result<(), Rejection> {
-        let inner = &self.inner;
-        let stale = inner.closes
-            && source == Source::Feed
-            && inner.start.elapsed().as_millis() as u64
-                > inner.until_millis.load(Ordering::Relaxed);
+        let stale = self.inner.closes && source == Source::Feed && self.is_over();
         if stale {
             Err(Rejection::ControlPlaneStale)
         } else {

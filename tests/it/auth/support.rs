@@ -15,6 +15,8 @@ use http::{Request, request::Parts};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
+use crate::support::secret;
+
 pub(crate) const HOST: &str = "api-k3x9q2.gitspaces.localhost";
 pub(crate) const ISSUER: &str = "https://issuer.test";
 
@@ -81,7 +83,7 @@ impl Key {
         );
         let signature =
             jsonwebtoken::crypto::sign(message.as_bytes(), &self.private, self.algorithm).unwrap();
-        format!("{message}.{signature}")
+        secret(format!("{message}.{signature}"))
     }
 
     /// The public key in a set.

@@ -229,7 +229,11 @@ fn control_plane(status: &'static str) -> (Link, thread::JoinHandle<String>) {
         head + &String::from_utf8(body).unwrap()
     });
     (
-        Link::new(reqwest::Client::new(), &url, Secret::new("gateway-token")),
+        Link::new(
+            reqwest::Client::new(),
+            &url,
+            Secret::new(crate::support::secret("gateway-token-of-tickets")),
+        ),
         asked,
     )
 }

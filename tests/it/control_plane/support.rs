@@ -18,9 +18,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub(super) const USER: &str = "user-token";
-pub(super) const DELEGATE: &str = "delegate-token";
-pub(super) const GATEWAY: &str = "gateway-token";
+use crate::support::secret;
+
+pub(super) const USER: &str = "user-token-for-tests";
+pub(super) const DELEGATE: &str = "delegate-token-of-the-plane";
+pub(super) const GATEWAY: &str = "gateway-token-of-the-plane";
 /// The longest that a test waits for a value.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -52,9 +54,9 @@ pub(super) fn settings(folder: &Path) -> Settings {
         database: folder.join("control-plane.db"),
         signing_key: folder.join("signing.pem"),
         user: "alice".into(),
-        user_token: Secret::new(USER),
-        gateway_token: Secret::new(GATEWAY),
-        delegate_token: Secret::new(DELEGATE),
+        user_token: Secret::new(secret(USER)),
+        gateway_token: Secret::new(secret(GATEWAY)),
+        delegate_token: Secret::new(secret(DELEGATE)),
     }
 }
 

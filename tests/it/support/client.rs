@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{HOST, soon};
+use super::{HOST, secret, soon};
 
 /// A byte stream.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -81,7 +81,9 @@ impl Answer {
         let ours = cookies
             .iter()
             .find(|value| value.starts_with("__Host-gitspace="))?;
-        Some(ours.split(';').next().unwrap().to_owned())
+        let ours = ours.split(';').next().unwrap();
+        secret(ours.split_once('=').unwrap().1);
+        Some(ours.to_owned())
     }
 }
 

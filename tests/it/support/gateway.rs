@@ -17,7 +17,9 @@ use serde_json::Value;
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Client, ControlPlane, GITSPACE, Issuer, OWNER, Upstream, eventually, soon};
+use super::{
+    Client, ControlPlane, GITSPACE, Issuer, OWNER, Upstream, eventually, logs, logs::secret, soon,
+};
 
 pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-these-tests";
 
@@ -54,12 +56,12 @@ impl Setup {
         )
         .unwrap();
         config.issuer = vec![issuer.configured(dir.path())];
-        config.access_log.path = dir.path().join("access.log").to_str().unwrap().into();
+        config.access_log.path = logs::file("access").to_str().unwrap().into();
         let settings = Settings {
             config,
             routes: Vec::new(),
             state_dir: dir.path().into(),
-            admin_token: Secret::new(ADMIN_TOKEN),
+            admin_token: Secret::new(secret(ADMIN_TOKEN)),
             control_plane: None,
             reload: None,
         };
@@ -106,7 +108,7 @@ impl Setup {
         self.settings.config.issuer[0].prefix = "configured:".into();
         self.settings.control_plane = Some(gateway::ControlPlane {
             url: plane.url(),
-            token: Secret::new(super::control_plane::TOKEN),
+            token: Secret::new(secret(super::control_plane::TOKEN)),
             fail_mode,
         });
         self
@@ -124,9 +126,23 @@ impl Setup {
         self.try_start().unwrap()
     }
 
+    /// The gateway's own keys and those of its certificates are secrets of the tests.
+    fn note_keys(&self) {
+        let own = [self.dir.path().join("gateway.keys")];
+        let certificates = self.settings.config.certificate.iter();
+        let development = self.dir.path().join("dev/key.pem");
+        let files = certificates.map(|certificate| certificate.key.clone());
+        for file in files.chain(own).chain([development]) {
+            if let Ok(text) = std::fs::read_to_string(file) {
+                secrets_of(&text);
+            }
+        }
+    }
+
     pub(crate) fn try_start(&self) -> Result<TestGateway, gateway::Error> {
         let _context = BACKGROUND.enter();
         let bound = bind(self.settings.clone())?;
+        self.note_keys();
         let stop = CancellationToken::new();
         let addresses = bound.addresses().to_vec();
         Ok(TestGateway {
@@ -138,6 +154,14 @@ impl Setup {
             stop: stop.clone(),
             task: Some(BACKGROUND.spawn(bound.serve(stop))),
         })
+    }
+}
+
+/// Notes the long words of a key file.
+fn secrets_of(text: &str) {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"+/=_-".contains(c));
+    for word in words.filter(|word| word.len() >= 24 && !word.starts_with('-')) {
+        secret(word);
     }
 }
 

@@ -10,7 +10,7 @@ use cde_gateway::config;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::GITSPACE;
+use super::{GITSPACE, secret};
 
 /// See the module.
 #[derive(Clone)]
@@ -24,6 +24,7 @@ impl Issuer {
     /// With a fresh ES256 key.
     pub(crate) fn new(name: &str) -> Self {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        secret(pair.serialize_pem().lines().nth(1).unwrap());
         Self {
             name: name.into(),
             public_pem: pair.public_key_pem(),
@@ -66,14 +67,14 @@ impl Issuer {
         let claims = self.claims(subject, &more);
         let mut header = Header::new(Algorithm::ES256);
         header.kid = None;
-        jsonwebtoken::encode(&header, &claims, &self.private).unwrap()
+        secret(jsonwebtoken::encode(&header, &claims, &self.private).unwrap())
     }
 
     /// The same claims, but signed with HS256, the public key taken for the secret.
     pub(crate) fn confused(&self, subject: &str) -> String {
         let claims = self.claims(subject, &json!({}));
-        let secret = EncodingKey::from_secret(self.public_pem.as_bytes());
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap()
+        let key = EncodingKey::from_secret(self.public_pem.as_bytes());
+        secret(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap())
     }
 
     /// A ticket for a port (`"ide"` or a number) of the gitspace.
