@@ -97,6 +97,25 @@ pub struct Listen {
     /// Networks whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed.
     #[serde(default, deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// `https` only: the Host must be the name that the client asked for by SNI, not only one that the certificate covers.
+    #[serde(default)]
+    pub strict_sni: bool,
+    /// `https` only: PEM file with the authorities whose client certificates are accepted. Unset: none is asked for.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client may come without a certificate. Unset: it may not, where `client_ca` is set.
+    #[serde(default)]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// Handshakes without one fail.
+    Require,
+    /// Without one is well, with a bad one is not.
+    Optional,
 }
 
 impl Default for Listen {
@@ -109,6 +128,9 @@ impl Default for Listen {
             redirect_port: None,
             proxy_protocol_from: Vec::new(),
             trusted_proxies: Vec::new(),
+            strict_sni: false,
+            client_ca: None,
+            client_certificates: None,
         }
     }
 }

@@ -71,6 +71,10 @@ impl Config {
             .certificate
             .iter_mut()
             .flat_map(|certificate| [&mut certificate.chain, &mut certificate.key]);
+        let client_authorities = gateway
+            .listen
+            .iter_mut()
+            .filter_map(|listen| listen.client_ca.as_mut());
         let issuers = gateway.issuer.iter_mut().flat_map(|issuer| {
             let keys = issuer
                 .key
@@ -101,7 +105,8 @@ impl Config {
             .flatten()
             .chain(certificates)
             .chain(issuers)
-            .chain(authorities);
+            .chain(authorities)
+            .chain(client_authorities);
         for path in all.chain([state_dir]) {
             *path = folder.join(&*path);
         }

@@ -19,9 +19,9 @@ pub use delegate::Delegate;
 pub use duration::Timeout;
 pub use error::{ConfigError, Origin, Problem};
 pub use gateway::{
-    AccessLog, Admin, Algorithm, Auth, Certificate, ClientAddress, ControlPlaneLink, FailMode,
-    Gateway, Headers, Issuer, IssuerKey, Keys, Limits, LineFormat, Listen, ListenProtocol,
-    Timeouts, Upstreams,
+    AccessLog, Admin, Algorithm, Auth, Certificate, ClientAddress, ClientCertificates,
+    ControlPlaneLink, FailMode, Gateway, Headers, Issuer, IssuerKey, Keys, Limits, LineFormat,
+    Listen, ListenProtocol, Timeouts, Upstreams,
 };
 pub use load::{accepted_keys, default_file};
 pub use route::{PortEntry, RouteEntry};

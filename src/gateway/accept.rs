@@ -33,7 +33,7 @@ use super::{
     connection::{self, Counted, Peer},
     limit::{Admission, Full, Place},
     proxy_protocol::{self, Addresses},
-    tls::Tls,
+    tls::{Acceptor, Tls},
 };
 use crate::config::{Listen, ListenProtocol};
 
@@ -205,10 +205,12 @@ pub(crate) struct Listener {
     proxy_protocol_from: Networks,
     /// Who is believed for whom it speaks.
     pub(crate) trusted_proxies: Networks,
+    /// What makes its handshakes, if it speaks TLS.
+    tls: Option<Arc<Acceptor>>,
 }
 
 impl Listener {
-    fn new(listen: &Listen, local: SocketAddr) -> Arc<Self> {
+    fn new(listen: &Listen, local: SocketAddr, tls: Option<&Arc<Tls>>) -> Arc<Self> {
         let port = listen.redirect_port.map_or(443, u16::from);
         Arc::new(Self {
             local,
@@ -216,6 +218,7 @@ impl Listener {
             redirect: listen.redirect_to_https.then_some(port),
             proxy_protocol_from: Networks::new(&listen.proxy_protocol_from),
             trusted_proxies: Networks::new(&listen.trusted_proxies),
+            tls: tls.and_then(|tls| tls.acceptor(listen)),
         })
     }
 }
@@ -223,7 +226,7 @@ impl Listener {
 /// Accepts until the stop begins.
 async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
     let local = socket.local_addr().unwrap_or(listen.address);
-    let listener = Listener::new(&listen, local);
+    let listener = Listener::new(&listen, local, worker.gateway.tls.as_ref());
     let _listens = worker.gateway.running.listener();
     loop {
         let accepted = tokio::select! {
@@ -342,10 +345,6 @@ fn enter(
         client: arrival.client,
         local: listener.local,
     });
-    let tls: Option<Arc<Tls>> = match listener.protocol {
-        ListenProtocol::Https => gateway.tls.clone(),
-        ListenProtocol::Http => None,
-    };
     let peer = Peer {
         client,
         local,
@@ -357,7 +356,12 @@ fn enter(
         shed,
         counted: Counted::new(permit, &gateway.sink),
     };
-    let serving = connection::serve(Arc::clone(worker), arrival.stream, peer, tls);
+    let serving = connection::serve(
+        Arc::clone(worker),
+        arrival.stream,
+        peer,
+        listener.tls.clone(),
+    );
     match shed {
         false => gateway.drain.spawn(serving),
         // Boxed: it is the rarer of the two, and would make room for a timer in all.

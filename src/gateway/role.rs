@@ -30,7 +30,7 @@ use super::{
         feed::{self, Follower},
         file::{self, FileError},
     },
-    tls::{Development, Tls, TlsError},
+    tls::{self, Development, Tls, TlsError},
 };
 use crate::{
     api::{Secret, route::Route},
@@ -146,11 +146,11 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .iter()
         .map(|domain| canonical_domain(domain))
         .collect();
-    let (tls, authority) = tls(&settings, &domains)?;
+    let mut registry = Registry::default();
     let auth = Authenticator::new(config, &settings.state_dir)?;
+    let (tls, authority) = tls(&settings, &domains, auth.tls_tickets(), &mut registry)?;
     let routes = Arc::new(Table::new(config.upstreams.allow.clone()));
     StaticRoutes::read(config, &settings.routes)?.take(&routes)?;
-    let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let log = AccessLog::open(&config.access_log, metrics.lost_lines.clone())
         .map_err(|source| access_log(config, source))?;
@@ -222,23 +222,25 @@ fn canonical_domain(domain: &str) -> Box<str> {
 }
 
 /// TLS, where a listener speaks it; with the development certificate where none is configured.
-fn tls(settings: &Settings, domains: &[Box<str>]) -> Result<(Option<Tls>, Option<PathBuf>), Error> {
+fn tls(
+    settings: &Settings,
+    domains: &[Box<str>],
+    keys: Vec<aws_lc_rs::hmac::Key>,
+    registry: &mut Registry,
+) -> Result<(Option<Tls>, Option<PathBuf>), Error> {
     let config = &settings.config;
-    if !config
-        .listen
-        .iter()
-        .any(|listen| listen.protocol == ListenProtocol::Https)
-    {
+    let https = |listen: &config::Listen| listen.protocol == ListenProtocol::Https;
+    if !config.listen.iter().any(https) {
         return Ok((None, None));
     }
-    if !config.certificate.is_empty() {
-        return Ok((Some(Tls::new(&config.certificate)?), None));
-    }
-    let development = Development::make(&settings.state_dir.join("dev"), domains)?;
-    Ok((
-        Some(Tls::new(&[development.certificate])?),
-        Some(development.authority),
-    ))
+    let (certificates, authority) = if config.certificate.is_empty() {
+        let development = Development::make(&settings.state_dir.join("dev"), domains)?;
+        (vec![development.certificate], Some(development.authority))
+    } else {
+        (config.certificate.clone(), None)
+    };
+    let tls = Tls::new(&config.listen, &certificates, keys, registry)?;
+    Ok((Some(tls), authority))
 }
 
 /// Static routes, read and not yet taken.
@@ -324,6 +326,9 @@ impl Bound {
         }
         tasks.spawn(sweep(Arc::clone(&gateway), background.clone()));
         tasks.spawn(gateway.sink.log.clone().watch(background.clone()));
+        if let Some(tls) = &gateway.tls {
+            tasks.spawn(tls::watch(Arc::clone(tls), background.clone()));
+        }
         gateway
             .sink
             .metrics
@@ -355,18 +360,17 @@ impl Handle {
     pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
         let gateway = &self.0;
         let routes = StaticRoutes::read(&settings.config, &settings.routes)?;
-        super::tls::check(&settings.config)?;
         let log = &gateway.sink.log;
         let file = log
             .open_again()
             .map_err(|source| access_log(&settings.config, source))?;
+        let tls = gateway.tls.as_ref();
+        let ready = tls
+            .map(|tls| tls.read(&settings.config.certificate))
+            .transpose()?;
         gateway.auth.reload(&settings.config)?;
-        if let Some(tls) = gateway
-            .tls
-            .as_ref()
-            .filter(|_| !settings.config.certificate.is_empty())
-        {
-            tls.reload(&settings.config.certificate)?;
+        if let (Some(tls), Some(ready)) = (tls, ready) {
+            tls.take(ready, Some(gateway.auth.tls_tickets()));
         }
         routes.take(&gateway.routes)?;
         if let Some(file) = file {

@@ -44,6 +44,7 @@ mod start;
 mod stop;
 mod swaps;
 mod tickets;
+mod tls;
 mod tokens;
 mod uploads;
 mod upstreams;

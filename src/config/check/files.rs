@@ -22,6 +22,12 @@ pub(in crate::config) fn files(config: &Config) -> Vec<Finding> {
         readable(&format!("{key}.chain"), &certificate.chain, &mut findings);
         readable(&format!("{key}.key"), &certificate.key, &mut findings);
     }
+    for (index, listen) in gateway.listen.iter().enumerate() {
+        if let Some(path) = &listen.client_ca {
+            let key = format!("gateway.listen[{index}].client_ca");
+            readable(&key, path, &mut findings);
+        }
+    }
     for (index, issuer) in gateway.issuer.iter().enumerate() {
         let key = format!("gateway.issuer[{index}]");
         if let Some(path) = &issuer.jwks_file {

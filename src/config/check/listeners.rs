@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Findings;
-use crate::config::{Config, Driver, ListenProtocol, Role};
+use crate::config::{Config, Driver, Listen, ListenProtocol, Role};
 
 pub(super) fn check(config: &Config, findings: &mut Findings) {
     if config.runs(Role::Gateway) && config.gateway.listen.is_empty() {
@@ -94,6 +94,7 @@ fn protocols(config: &Config, findings: &mut Findings) {
                 "remove it, or write protocol = \"http\" and redirect_to_https = true",
             );
         }
+        client_certificates(index, listen, findings);
         let bare = https && config.gateway.certificate.is_empty();
         if bare && !listen.address.ip().is_loopback() {
             findings.add(
@@ -105,6 +106,32 @@ fn protocols(config: &Config, findings: &mut Findings) {
                 "add a [[gateway.certificate]] with chain and key, or listen on 127.0.0.1 or [::1]",
             );
         }
+    }
+}
+
+/// What only a TLS handshake can do, and modes without the authorities that they need.
+fn client_certificates(index: usize, listen: &Listen, findings: &mut Findings) {
+    let key = |name: &str| format!("gateway.listen[{index}].{name}");
+    if listen.protocol != ListenProtocol::Https {
+        for (name, is_set) in [
+            ("strict_sni", listen.strict_sni),
+            ("client_ca", listen.client_ca.is_some()),
+            ("client_certificates", listen.client_certificates.is_some()),
+        ] {
+            if is_set {
+                findings.add(
+                    key(name),
+                    "is set on a listener in the clear, where there is no TLS handshake",
+                    "remove it, or write protocol = \"https\"",
+                );
+            }
+        }
+    } else if listen.client_certificates.is_some() && listen.client_ca.is_none() {
+        findings.add(
+            key("client_certificates"),
+            "is set without `client_ca`, so that no certificate could be checked",
+            "name the file with the authorities in `client_ca`, or remove it",
+        );
     }
 }
 

@@ -20,6 +20,7 @@ use prometheus_client::{
 };
 
 use super::{End, Record};
+use crate::gateway::tls::Failure;
 
 /// Why requests ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +100,12 @@ struct StateLabels {
     state: &'static str,
 }
 
+/// Why handshakes failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    reason: &'static str,
+}
+
 /// See the module.
 pub(crate) struct Metrics {
     requests: Family<EndLabels, Counter>,
@@ -121,8 +128,7 @@ pub(crate) struct Metrics {
     pub(crate) abusive_connections: Counter,
     /// Connections that had to begin with a PROXY protocol header and did not, or may not come at all.
     pub(crate) unannounced_connections: Counter,
-    /// TLS handshakes that failed or took too long.
-    pub(crate) failed_handshakes: Counter,
+    failed_handshakes: Family<HandshakeLabels, Counter>,
     /// Connections made to upstreams.
     pub(crate) upstream_connections: Counter,
     /// Requests sent on a connection that was there.
@@ -168,7 +174,7 @@ impl Metrics {
             shed_connections: Counter::default(),
             abusive_connections: Counter::default(),
             unannounced_connections: Counter::default(),
-            failed_handshakes: Counter::default(),
+            failed_handshakes: Family::default(),
             upstream_connections: Counter::default(),
             upstream_reused: Counter::default(),
             routes: Gauge::default(),
@@ -243,7 +249,7 @@ impl Metrics {
         );
         registry.register(
             "failed_handshakes",
-            "TLS handshakes that failed",
+            "TLS handshakes that failed or took too long, by why",
             self.failed_handshakes.clone(),
         );
         registry.register(
@@ -279,6 +285,14 @@ impl Metrics {
     /// The connections that are in this state.
     pub(crate) fn connections(&self, state: ConnectionState) -> &Gauge {
         &self.by_state[state as usize]
+    }
+
+    /// Counts a TLS handshake that failed.
+    pub(crate) fn failed_handshake(&self, failure: Failure) {
+        let reason = failure.label();
+        self.failed_handshakes
+            .get_or_create(&HandshakeLabels { reason })
+            .inc();
     }
 
     /// Counts a closed account.

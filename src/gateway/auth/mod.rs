@@ -214,6 +214,11 @@ impl Authenticator {
         self.keyring.load().own.jwks().into()
     }
 
+    /// What keys of TLS tickets are made of: the current one, then the previous one. Replicas have the same.
+    pub(crate) fn tls_tickets(&self) -> Vec<aws_lc_rs::hmac::Key> {
+        self.keyring.load().own.tickets().to_vec()
+    }
+
     /// Redeems a ticket: the first time wins, over a restart too. With `link` the control plane decides; without it, or
     /// while it is away, this gateway does.
     pub async fn redeem(

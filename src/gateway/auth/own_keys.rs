@@ -1,4 +1,5 @@
-//! The gateway's own keys: one that seals sessions, one that signs assertions, each with the one before it.
+//! The gateway's own keys: one that seals sessions, one that signs assertions, each with the one before it. What seals TLS
+//! tickets is derived from the first.
 //!
 //! They live in `gateway.keys` (JSON, mode 0600, with a format version), which is made if it is absent and which replicas
 //! share. New things are made with the current key; what the previous one made still counts.
@@ -21,10 +22,13 @@ use crate::api::Secret;
 
 const VERSION: u64 = 1;
 const SESSION_KEY: usize = 32;
+/// No session is sealed over such a text: those begin with their version.
+const TICKETS: &[u8] = b"tls tickets";
 
 /// The keys, ready for use.
 pub(super) struct OwnKeys {
     session: Vec<(String, hmac::Key)>,
+    tickets: Vec<hmac::Key>,
     assertion: (String, EncodingKey),
     jwks: String,
 }
@@ -117,7 +121,9 @@ impl OwnKeys {
         }
         let jwks =
             serde_json::to_string(&JwkSet { keys: public }).map_err(|error| error.to_string())?;
+        let ticket = |key| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(key, TICKETS).as_ref());
         Ok(Self {
+            tickets: session.iter().map(|(_, key)| ticket(key)).collect(),
             session,
             assertion: assertion.swap_remove(0),
             jwks,
@@ -136,6 +142,11 @@ impl OwnKeys {
             .iter()
             .find(|(own, _)| own == id)
             .map(|(_, key)| key)
+    }
+
+    /// What keys of TLS tickets are made of: the current one, then the previous one.
+    pub(super) fn tickets(&self) -> &[hmac::Key] {
+        &self.tickets
     }
 
     /// The key that signs assertions.

@@ -25,7 +25,7 @@ use super::{
     accept::{Listener, speaks_h2},
     account::{Sink, metrics::ConnectionState},
     limit::ConnectionPermit,
-    tls::{Names, Tls},
+    tls::{Acceptor, Names, Secured},
 };
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -52,7 +52,7 @@ pub(crate) struct Peer {
     pub(crate) trusted: bool,
     /// When it was accepted.
     pub(crate) accepted: Instant,
-    /// The names of the certificate served, if any.
+    /// The hosts that may be asked for over TLS.
     pub(crate) names: Option<Arc<Names>>,
     /// Its connection's place among those that are counted.
     pub(crate) counted: Arc<Counted>,
@@ -63,7 +63,7 @@ pub(crate) async fn serve(
     worker: Arc<Worker>,
     stream: TcpStream,
     mut peer: Peer,
-    tls: Option<Arc<Tls>>,
+    tls: Option<Arc<Acceptor>>,
 ) {
     let pace = Arc::new(Pace::new(&worker.gateway.timeouts, peer.accepted));
     let (stream, is_h2) = match tls {
@@ -77,15 +77,17 @@ pub(crate) async fn serve(
         }
         Some(tls) => {
             // Boxed: a task keeps the size of its largest state for ever.
-            let handshake = Box::pin(tls.acceptor().accept(stream));
-            let Ok(Ok(stream)) = tokio::time::timeout_at(pace.deadline(), handshake).await else {
-                worker.gateway.sink.metrics.failed_handshakes.inc();
-                return;
-            };
-            let session = stream.get_ref().1;
-            peer.names = Some(tls.names(session.server_name()));
-            let is_h2 = session.alpn_protocol() == Some(b"h2");
-            (ClientStream::Tls(Box::new(stream)), is_h2)
+            let handshake = Box::pin(tls.accept(stream, pace.deadline()));
+            match handshake.await {
+                Ok(Secured { stream, names, h2 }) => {
+                    peer.names = Some(names);
+                    (ClientStream::Tls(Box::new(stream)), h2)
+                }
+                Err(failure) => {
+                    worker.gateway.sink.metrics.failed_handshake(failure);
+                    return;
+                }
+            }
         }
     };
     peer.counted.enter(if is_h2 {

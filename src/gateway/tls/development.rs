@@ -87,7 +87,7 @@ fn names(domains: &[Box<str>]) -> Vec<String> {
 
 /// Whether the leaf is there, covers the names and holds for a while.
 fn current(certificate: &config::Certificate, names: &[String]) -> bool {
-    let Ok(served) = super::served(certificate) else {
+    let Ok(served) = super::certificates::served(certificate) else {
         return false;
     };
     let covered = |name: &String| {
@@ -155,4 +155,33 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_development_certificate_covers_the_domains_and_its_ca_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |domains: &[&str]| {
+            let domains: Vec<Box<str>> = domains.iter().map(|domain| (*domain).into()).collect();
+            let made = Development::make(folder.path(), &domains).unwrap();
+            let served = super::super::certificates::served(&made.certificate).unwrap();
+            (fs::read(&made.authority).unwrap(), served.names)
+        };
+        let (authority, names) = make(&["gitspaces.localhost"]);
+        for host in [
+            "a.gitspaces.localhost",
+            "gitspaces.localhost",
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+        ] {
+            assert!(names.cover(host), "{host}");
+        }
+        let (again, names) = make(&["gitspaces.localhost", "other.test"]);
+        assert_eq!(again, authority, "the CA stays, so trust in it stays");
+        assert!(names.cover("x.other.test"));
+    }
 }

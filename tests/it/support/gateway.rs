@@ -146,6 +146,7 @@ impl Setup {
         let stop = CancellationToken::new();
         let addresses = bound.addresses().to_vec();
         Ok(TestGateway {
+            addresses: addresses.clone(),
             https: addresses[0],
             http: addresses[1],
             admin: bound.admin_address().unwrap(),
@@ -167,6 +168,8 @@ fn secrets_of(text: &str) {
 
 /// A running gateway. Dropped, it drains on its own.
 pub(crate) struct TestGateway {
+    /// All listeners, in their order.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) https: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,

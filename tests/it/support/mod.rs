@@ -12,6 +12,7 @@ mod logs;
 mod peer;
 pub(crate) mod raw_h2;
 mod streams;
+mod tls;
 mod upstream;
 
 pub(crate) use client::{Answer, Client, Io, tls as try_tls, tls_over};
@@ -23,7 +24,9 @@ pub(crate) use logs::{begin as keep_logs, file as log_file, secret, told};
 pub(crate) use peer::{Authority, Identity, Kind, Peer, PeerAnswer};
 pub(crate) use raw_h2::{Outcome, RawH2};
 pub(crate) use streams::{Pieces, Streams, text};
+pub(crate) use tls::{Dialer, TestCa, Wishes};
 pub(crate) use upstream::{Seen, Upstream, head, read_request};
+pub(crate) use upstream::{Seen, Upstream, read_request};
 
 use std::{future::Future, time::Duration};
 
