@@ -2,7 +2,7 @@
 //!
 //! Not here: TLS and the choice of protocol (`connection`), what happens to a request (`Worker::serve`).
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1::Builder, service::service_fn};
@@ -19,6 +19,8 @@ use crate::gateway::{Worker, forward::Body};
 const HYPER_FIELDS: usize = 100;
 /// What hyper's buffer may hold beside a head of the largest size: it gets heads whole.
 const ROOM: usize = 16 * 1024;
+/// How long a connection whose time is up has for its end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Serves a connection that speaks HTTP/1.1, until it ends.
 pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pace: Arc<Pace>) {
@@ -63,7 +65,12 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
-        () = pace.expired() => return,
+        () = pace.expired() => {
+            // At rest it ends in order (close_notify); what is under way has no time left, and is cut so that it shows.
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(LAST, connection).await;
+            return;
+        }
         () = drain.begun() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {

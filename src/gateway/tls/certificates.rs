@@ -5,10 +5,10 @@
 use std::{collections::HashMap, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use rustls::{
-    SignatureScheme,
+    CipherSuite, SignatureScheme,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 
 use super::TlsError;
@@ -62,7 +62,7 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// All certificates. The first is the default.
+/// All certificates.
 #[derive(Debug)]
 pub(super) struct Certificates {
     all: Vec<Arc<Served>>,
@@ -70,6 +70,8 @@ pub(super) struct Certificates {
     exact: HashMap<Box<str>, Vec<usize>>,
     /// The same without the `*.` of wildcards.
     wildcard: HashMap<Box<str>, Vec<usize>>,
+    /// For all other names: the first, and those with the same names.
+    default: Vec<usize>,
 }
 
 impl Certificates {
@@ -88,7 +90,10 @@ impl Certificates {
                 map.entry(name.into()).or_default().push(index);
             }
         }
+        let like_first = |(_, served): &(usize, &Arc<Served>)| served.names == all[0].names;
+        let default = all.iter().enumerate().filter(like_first);
         Ok(Self {
+            default: default.map(|(index, _)| index).collect(),
             all,
             exact,
             wildcard,
@@ -100,27 +105,38 @@ impl Certificates {
         &self.all
     }
 
-    /// The certificate for a client that asks for `sni` and understands these signatures: one that has the name, else one
-    /// that covers it by a wildcard, else the default.
-    pub(super) fn pick(
-        &self,
-        sni: Option<&str>,
-        schemes: &[SignatureScheme],
-    ) -> Option<&Arc<Served>> {
+    /// The certificate for a client that asks for `sni`: one that has the name, else one that covers it by a wildcard, else the
+    /// default; of several alike the first that the client understands.
+    pub(super) fn pick(&self, sni: Option<&str>, offer: &Offer<'_>) -> Option<&Arc<Served>> {
         let named = sni.and_then(|sni| {
             self.exact
                 .get(sni)
                 .or_else(|| self.wildcard.get(parent_of(sni)?))
         });
-        let understood = |index: &&usize| {
-            let served = self.all.get(**index);
-            served.is_some_and(|served| served.key.key.choose_scheme(schemes).is_some())
-        };
-        let index = named.and_then(|indexes| {
-            let best = indexes.iter().find(understood);
-            best.or(indexes.first())
+        let candidates = named.unwrap_or(&self.default);
+        let served = |index: &usize| self.all.get(*index);
+        let understood = |served: &&Arc<Served>| offer.understands(&*served.key.key);
+        let mut all = candidates.iter().filter_map(served);
+        all.find(understood)
+            .or_else(|| candidates.first().and_then(served))
+    }
+}
+
+/// What a client offers, as far as it concerns certificates.
+pub(super) struct Offer<'a> {
+    pub(super) schemes: &'a [SignatureScheme],
+    pub(super) suites: &'a [CipherSuite],
+}
+
+impl Offer<'_> {
+    /// Whether it can check a signature of this key; in TLS 1.2 its suites have a say in that too.
+    fn understands(&self, key: &dyn SigningKey) -> bool {
+        let algorithm = key.algorithm();
+        let mut ours = rustls::crypto::aws_lc_rs::DEFAULT_CIPHER_SUITES.iter();
+        let suite = ours.any(|suite| {
+            suite.usable_for_signature_algorithm(algorithm) && self.suites.contains(&suite.suite())
         });
-        self.all.get(index.copied().unwrap_or(0))
+        suite && key.choose_scheme(self.schemes).is_some()
     }
 }
 
@@ -210,7 +226,9 @@ fn address(bytes: &[u8]) -> Option<Box<str>> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use rcgen::{
+        CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
+    };
 
     use super::*;
 
@@ -233,6 +251,14 @@ mod tests {
     }
 
     const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const TLS13: &[CipherSuite] = &[CipherSuite::TLS13_AES_128_GCM_SHA256];
+
+    fn offer(schemes: &[SignatureScheme]) -> Offer<'_> {
+        Offer {
+            schemes,
+            suites: TLS13,
+        }
+    }
 
     #[test]
     fn wildcards_cover_one_label() {
@@ -272,7 +298,7 @@ mod tests {
         ];
         let certificates = Certificates::load(&files).unwrap();
         let index = |sni| {
-            let picked = certificates.pick(sni, ECDSA).unwrap();
+            let picked = certificates.pick(sni, &offer(ECDSA)).unwrap();
             certificates
                 .all()
                 .iter()
@@ -300,11 +326,36 @@ mod tests {
             certificate(folder.path(), "ecdsa", names, &PKCS_ECDSA_P256_SHA256),
         ];
         let certificates = Certificates::load(&files).unwrap();
-        let picked = |schemes| certificates.pick(Some("a.test"), schemes).unwrap();
-        assert!(Arc::ptr_eq(picked(ECDSA), &certificates.all()[1]));
-        let both = &[ECDSA[0], SignatureScheme::ED25519];
-        assert!(Arc::ptr_eq(picked(both), &certificates.all()[0]));
-        assert!(Arc::ptr_eq(picked(&[]), &certificates.all()[0]));
+        // For a name that neither has, too: both have what the default has.
+        for sni in [Some("a.test"), Some("other.test"), None] {
+            let picked = |schemes| certificates.pick(sni, &offer(schemes)).unwrap();
+            assert!(Arc::ptr_eq(picked(ECDSA), &certificates.all()[1]));
+            let both = &[ECDSA[0], SignatureScheme::ED25519];
+            assert!(Arc::ptr_eq(picked(both), &certificates.all()[0]));
+            assert!(Arc::ptr_eq(picked(&[]), &certificates.all()[0]));
+        }
+    }
+
+    #[test]
+    fn in_tls_1_2_the_suites_have_a_say_in_the_choice() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = &["a.test"];
+        let files = [
+            certificate(folder.path(), "ecdsa", names, &PKCS_ECDSA_P256_SHA256),
+            certificate(folder.path(), "rsa", names, &PKCS_RSA_SHA256),
+        ];
+        let certificates = Certificates::load(&files).unwrap();
+        let picked = |suite| {
+            let offer = Offer {
+                schemes: &[ECDSA[0], SignatureScheme::RSA_PSS_SHA256],
+                suites: &[suite],
+            };
+            Arc::clone(certificates.pick(None, &offer).unwrap())
+        };
+        let ecdsa = picked(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+        assert!(Arc::ptr_eq(&ecdsa, &certificates.all()[0]));
+        let rsa = picked(CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256);
+        assert!(Arc::ptr_eq(&rsa, &certificates.all()[1]));
     }
 
     #[test]

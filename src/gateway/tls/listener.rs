@@ -22,7 +22,7 @@ use rustls::{
 
 use super::{
     TlsError,
-    certificates::{self, Certificates, Served},
+    certificates::{self, Certificates, Offer, Served},
     tickets::{TicketKeys, Tickets},
 };
 use crate::config::{ClientCertificates, Listen};
@@ -125,7 +125,11 @@ impl State {
         sni: Option<&str>,
         now: SystemTime,
     ) -> Option<(Arc<Served>, ServerConfig)> {
-        let served = self.certificates.pick(sni, hello.signature_schemes())?;
+        let offer = Offer {
+            schemes: hello.signature_schemes(),
+            suites: hello.cipher_suites(),
+        };
+        let served = self.certificates.pick(sni, &offer)?;
         let groups = hello.named_groups().unwrap_or_default();
         let settings = if groups.contains(&NamedGroup::X25519MLKEM768) {
             &self.settings.hybrid

@@ -4,4 +4,5 @@
 
 mod certificates;
 mod clients;
+mod ends;
 mod sessions;

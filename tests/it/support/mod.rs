@@ -26,7 +26,6 @@ pub(crate) use raw_h2::{Outcome, RawH2};
 pub(crate) use streams::{Pieces, Streams, text};
 pub(crate) use tls::{Dialer, TestCa, Wishes};
 pub(crate) use upstream::{Seen, Upstream, head, read_request};
-pub(crate) use upstream::{Seen, Upstream, read_request};
 
 use std::{future::Future, time::Duration};
 
