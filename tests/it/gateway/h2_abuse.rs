@@ -323,3 +323,34 @@ async fn the_limits_are_told_and_more_streams_than_these_are_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reset_ends_the_upstreams_work_and_no_other() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&ended);
+    let upstream = Upstream::scripted(move |stream, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let mut stream = BufReader::new(stream);
+            let _ = read_request(&mut stream).await;
+            // The next that comes is the end.
+            let _ = read_request(&mut stream).await;
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    client.request(1, "GET", &[], true).await;
+    client.request(3, "GET", &[], true).await;
+    eventually("both are at the upstream", || async {
+        (upstream.connections() == 2).then_some(())
+    })
+    .await;
+    client.raw(&reset(1)).await.unwrap();
+    eventually("the first is ended", || async {
+        (ended.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("cde_gateway_streams", &[]).await, 1.0);
+}

@@ -4,7 +4,7 @@
 
 use crate::support::{
     HOST, Outcome, RawH2, Setup, TestGateway, Upstream,
-    raw_h2::{flag, frame, indexed_literal, kind, literal, reference, setting},
+    raw_h2::{Frame, flag, frame, indexed_literal, kind, literal, reference, setting},
 };
 
 const HEAD: u8 = flag::END_HEADERS;
@@ -110,4 +110,54 @@ async fn an_answer_waits_for_its_window() {
     assert_eq!(data(&mut client).await, b"e");
     client.send(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 1, 0]).await;
     assert_eq!(data(&mut client).await, b"llo");
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_the_body_and_what_comes_of_it_costs_nobody_a_window() {
+    let (upstream, gateway) = gateway().await;
+    let mut client = RawH2::connect(&gateway, HOST).await;
+    let anonymous: Vec<u8> = [
+        (":method", "POST"),
+        (":path", "/"),
+        (":scheme", "https"),
+        (":authority", HOST),
+    ]
+    .iter()
+    .flat_map(|(name, value)| literal(name, value))
+    .collect();
+    // Four times the window of the connection, in all, and never more than it allows.
+    const SENT: i64 = 13 * 16_384;
+    let mut window = 65_535;
+    for stream in (0..20).map(|number| 2 * number + 1) {
+        while window < SENT {
+            window += opened(&client.next().await.expect("the window opens again"));
+        }
+        let mut bytes = frame(kind::HEADERS, HEAD, stream, &anonymous);
+        for _ in 0..13 {
+            bytes.extend(frame(kind::DATA, 0, stream, &[0; 16_384]));
+        }
+        client.raw(&bytes).await.unwrap();
+        window -= SENT;
+        loop {
+            let read = client.next().await.expect("the connection lives");
+            window += opened(&read);
+            if read.kind == kind::DATA && read.stream == stream {
+                let body = String::from_utf8(read.payload).unwrap();
+                assert!(body.contains("no-token"), "{body}");
+                break;
+            }
+        }
+    }
+    assert!(client.lives(101).await);
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+/// By how much a frame opens the connection's window.
+fn opened(read: &Frame) -> i64 {
+    match read.payload[..] {
+        [a, b, c, d] if read.kind == kind::WINDOW_UPDATE && read.stream == 0 => {
+            i64::from(u32::from_be_bytes([a, b, c, d]))
+        }
+        _ => 0,
+    }
 }
