@@ -9,9 +9,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -19,6 +20,13 @@ use tokio::{
 
 use super::tls::TlsStream;
 use crate::gateway::route::{Address, Seat};
+
+/// After so long without a byte the other end is asked whether it is there.
+const SILENT: Duration = Duration::from_secs(15);
+/// So often, until it answers.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// So many times.
+const ASK_TIMES: u32 = 3;
 
 /// A byte stream to an upstream. It has its seat until it is dropped, also when a tunnel has taken it.
 #[derive(Debug)]
@@ -99,7 +107,17 @@ pub(super) async fn open(address: &Address) -> io::Result<Stream> {
         }
     };
     stream.set_nodelay(true)?;
+    notice_death(&stream)?;
     Ok(Stream::Tcp(stream))
+}
+
+/// An instance that vanishes says no goodbye: while nothing is under way, the kernel asks from time to time whether it is there.
+fn notice_death(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENT)
+        .with_interval(ASK_EVERY)
+        .with_retries(ASK_TIMES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 impl AsyncRead for UpstreamIo {

@@ -103,7 +103,10 @@ async fn attempt(
     let outcome = tokio::select! {
         biased;
         outcome = lease.send(request) => outcome,
-        late = late => return Err(Failed { rejection: Rejection::Timeout(late), unsent: None, silent: false }),
+        late = late => {
+            lease.late();
+            return Err(Failed { rejection: Rejection::Timeout(late), unsent: None, silent: false });
+        }
     };
     outcome.map_err(|mut error| {
         let unsent = error.take_message();

@@ -396,3 +396,32 @@ async fn streams_of_a_target_that_changed_end_at_once() {
     let answer = request.await.unwrap();
     assert_eq!(answer.refusal(), (503, "target-changed".into()));
 }
+
+#[tokio::test]
+async fn a_connection_that_fell_silent_gets_no_more_requests() {
+    let upstream = Upstream::scripted(|mut stream, _| async move {
+        let _ = stream.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+        until_headers(&mut stream).await;
+        let _ = stream
+            .write_all(&frame(HEADERS, 0x4 | 0x1, 1, &[0x88]))
+            .await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let gateway = setup(upstream.address)
+        .with(|config| {
+            config.timeouts.response_head = Timeout::After(Duration::from_millis(300));
+        })
+        .start();
+    assert_eq!(get(&gateway).await.status, 200);
+    assert_eq!(
+        get(&gateway).await.refusal(),
+        (504, "gitspace-timeout".into())
+    );
+    assert_eq!(
+        get(&gateway).await.status,
+        200,
+        "on a connection of its own"
+    );
+    assert_eq!(upstream.connections(), 2);
+}

@@ -70,8 +70,9 @@ pub(super) enum Sender {
     Http1(Http1),
     Http2 {
         sender: http2::SendRequest<RequestBody>,
+        heard: Heard,
         /// Held until the answer has come.
-        _stream: Stream,
+        stream: Stream,
     },
 }
 
@@ -89,7 +90,10 @@ impl Lease {
                 connection.watch.arm();
                 connection.sender.try_send_request(request).await
             }
-            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
+            Sender::Http2 { sender, heard, .. } => {
+                heard.forget();
+                sender.try_send_request(request).await
+            }
         }
     }
 
@@ -114,6 +118,15 @@ impl Lease {
         match &self.sender {
             Sender::Http1(connection) => !connection.heard.anything(),
             Sender::Http2 { .. } => super::streams::is_unprocessed(error),
+        }
+    }
+
+    /// No answer came in time. If nothing else came either, a connection for many is not given to others any more.
+    pub(in crate::gateway::forward) fn late(&self) {
+        if let Sender::Http2 { heard, stream, .. } = &self.sender
+            && !heard.anything()
+        {
+            stream.retire();
         }
     }
 

@@ -140,12 +140,13 @@ impl Pool {
         loop {
             let found = self.lock().share(target)?;
             match found {
-                Room::Yes(sender, stream) => {
+                Room::Yes(sender, heard, stream) => {
                     self.upstreams.sink.metrics.upstream_reused.inc();
                     return Some(Lease {
                         sender: Sender::Http2 {
                             sender,
-                            _stream: stream,
+                            heard,
+                            stream,
                         },
                         target: Arc::clone(target),
                         pool: Arc::downgrade(self),

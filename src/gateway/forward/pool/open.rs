@@ -146,7 +146,7 @@ impl Pool {
         self.upstreams.sink.metrics.upstream_connections.inc();
         match spoken {
             Spoken::Http1 => self.http1(target, io, heard).await,
-            Spoken::Http2 => self.http2(target, io).await,
+            Spoken::Http2 => self.http2(target, io, heard).await,
         }
     }
 
@@ -210,13 +210,14 @@ impl Pool {
         self: &Arc<Self>,
         target: &Arc<Target>,
         io: UpstreamIo,
+        heard: Heard,
     ) -> Result<Lease, Rejection> {
         let (sender, connection) = streams::builder(target.fenced().clone())
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| Rejection::Broke(Break::Terminated, Box::new(error)))?;
-        let shared = Shared::start(sender, connection, target);
-        let Some(streams::Room::Yes(sender, stream)) = shared.room(target) else {
+        let shared = Shared::start(sender, connection, heard, target);
+        let Some(streams::Room::Yes(sender, heard, stream)) = shared.room(target) else {
             return Err(Rejection::Unreachable(std::io::Error::other(
                 "the connection ended at once",
             )));
@@ -229,7 +230,8 @@ impl Pool {
         Ok(Lease {
             sender: Sender::Http2 {
                 sender,
-                _stream: stream,
+                heard,
+                stream,
             },
             target: Arc::clone(target),
             pool: Arc::downgrade(self),

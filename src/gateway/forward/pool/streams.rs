@@ -2,7 +2,8 @@
 //!
 //! What the other end may make us keep is bounded: heads by `max_header_list_size`, bodies by the window of each stream (the
 //! connection's window is that of all its streams, so a slow client cannot starve the others), resets by counters of h2. A
-//! connection that dies without a word is found by a ping while a stream is open (RFC 9113 §6.7).
+//! connection that dies without a word is found by TCP (`connect`), an end that hangs by the deadlines of each request, and at
+//! last by a ping while a stream is open (RFC 9113 §6.7).
 
 use std::{
     error::Error as _,
@@ -21,7 +22,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{
-    forward::{body::RequestBody, connect::UpstreamIo},
+    forward::{
+        body::RequestBody,
+        connect::{Heard, UpstreamIo},
+    },
     route::Target,
 };
 
@@ -33,8 +37,11 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 /// The head of an answer, and its trailers, as HPACK counts them.
 const HEAD_MAX: u32 = 64 * 1024;
-/// Without a byte for so long while a stream is open, the other end is asked whether it is there, and must answer as soon.
-const PING: Duration = Duration::from_secs(10);
+/// Without a byte for so long while a stream is open, the other end is asked whether it is there. Servers of gRPC end a
+/// connection on which they are asked more than once in five minutes (its keep-alive specification, A8).
+const PING_AFTER: Duration = Duration::from_secs(330);
+/// How long its answer may take.
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// How connections are set up; everything of one runs in tasks that end with its target.
 pub(super) fn builder(fence: CancellationToken) -> Builder<Fenced> {
@@ -47,8 +54,8 @@ pub(super) fn builder(fence: CancellationToken) -> Builder<Fenced> {
         .initial_connection_window_size(STREAMS * STREAM_WINDOW)
         .max_header_list_size(HEAD_MAX)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
         .keep_alive_while_idle(false);
     builder
 }
@@ -76,6 +83,7 @@ where
 /// A connection that serves many requests.
 pub(super) struct Shared {
     sender: SendRequest<RequestBody>,
+    heard: Heard,
     streams: Arc<Streams>,
 }
 
@@ -86,6 +94,7 @@ pub(super) struct Streams {
     most: AtomicUsize,
     settled: Notify,
     used: AtomicBool,
+    /// It takes no more requests.
     ended: AtomicBool,
     /// Since when nobody uses it.
     rest: std::sync::Mutex<Instant>,
@@ -93,7 +102,7 @@ pub(super) struct Streams {
 
 /// Whether a connection has room.
 pub(super) enum Room {
-    Yes(SendRequest<RequestBody>, Stream),
+    Yes(SendRequest<RequestBody>, Heard, Stream),
     NotYet(Arc<Streams>),
 }
 
@@ -108,6 +117,7 @@ impl Shared {
     pub(super) fn start(
         sender: SendRequest<RequestBody>,
         connection: Connection<TokioIo<UpstreamIo>, RequestBody, Fenced>,
+        heard: Heard,
         target: &Arc<Target>,
     ) -> Self {
         let streams = Arc::new(Streams {
@@ -120,7 +130,11 @@ impl Shared {
         });
         let fence = target.fenced().clone();
         tokio::spawn(drive(connection, Arc::clone(&streams), fence));
-        Self { sender, streams }
+        Self {
+            sender,
+            heard,
+            streams,
+        }
     }
 
     /// A place on it, if there is one.
@@ -144,7 +158,7 @@ impl Shared {
             streams: Arc::clone(streams),
             target: Arc::clone(target),
         };
-        Some(Room::Yes(self.sender.clone(), stream))
+        Some(Room::Yes(self.sender.clone(), self.heard.clone(), stream))
     }
 
     /// Whether it has ended, or takes no more requests.
@@ -167,6 +181,14 @@ impl Streams {
         if self.most.load(Ordering::Relaxed) == 0 && !self.ended.load(Ordering::Relaxed) {
             settled.await;
         }
+    }
+}
+
+impl Stream {
+    /// The other end has fallen silent: whoever is on the connection may wait for it, nobody else is sent there.
+    pub(super) fn retire(&self) {
+        self.streams.ended.store(true, Ordering::Relaxed);
+        self.streams.settled.notify_waiters();
     }
 }
 
