@@ -380,7 +380,7 @@ fn shortened(text: &str, max: usize) -> Box<str> {
     if text.len() <= max {
         return text.into();
     }
-    format!("{}…", &text[..text.floor_char_boundary(max)]).into()
+    format!("{}...", &text[..text.floor_char_boundary(max)]).into()
 }
 
 fn short_method(method: &Method) -> Method {

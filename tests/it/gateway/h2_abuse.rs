@@ -128,8 +128,11 @@ async fn resets_in_batches_as_large_as_streams_at_once_reach_no_further() {
     assert_eq!(count.load(Ordering::SeqCst), REACH);
 }
 
+/// The frames of one provocation on a stream.
+type Provocation = fn(&RawH2, u32) -> Vec<u8>;
+
 /// Errors that make us reset a stream, each behind a request whose body is still open (MadeYouReset).
-fn provocations() -> Vec<(&'static str, fn(&RawH2, u32) -> Vec<u8>)> {
+fn provocations() -> Vec<(&'static str, Provocation)> {
     fn open(client: &RawH2, stream: u32) -> Vec<u8> {
         frame(
             kind::HEADERS,

@@ -302,10 +302,13 @@ async fn what_is_no_http2_preface_ends_the_connection() {
     assert!(upstream.seen().is_empty());
 }
 
+/// The frames of one case.
+type Frames = fn(&RawH2) -> Vec<u8>;
+
 #[tokio::test]
 async fn what_breaks_a_stream_ends_it() {
     let (upstream, gateway) = gateway().await;
-    let cases: [(&str, fn(&RawH2) -> Vec<u8>); 8] = [
+    let cases: [(&str, Frames); 8] = [
         ("HEADERS after END_STREAM", |client| {
             [head(client, WHOLE), head(client, WHOLE)].concat()
         }),

@@ -31,13 +31,16 @@ async fn seen(
     upstream.last()
 }
 
+/// What the proxy says, and what the upstream is told.
+type Told = (&'static [(&'static str, &'static str)], [&'static str; 4]);
+
 #[tokio::test]
 async fn what_a_trusted_proxy_says_counts_and_is_told_once() {
     let upstream = Upstream::echo().await;
     let gateway = trusting(&upstream).start();
     // One connection of a balancer carries the requests of many.
     let mut balancer = gateway.plain().await;
-    let cases: &[(&[(&str, &str)], [&str; 4])] = &[
+    let cases: &[Told] = &[
         (
             &[
                 ("x-forwarded-for", "203.0.113.9, 192.0.2.1, 10.1.1.1"),

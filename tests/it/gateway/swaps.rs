@@ -283,7 +283,7 @@ async fn swap_under_load(swaps: usize) {
     );
     let whole = counts.whole.load(Ordering::SeqCst);
     assert!(whole > swaps, "{counts:?}");
-    eprintln!("{swaps} swaps: {counts:?}");
+    tracing::info!(swaps, ?counts, "addresses changed hands");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

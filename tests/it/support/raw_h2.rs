@@ -4,7 +4,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{Io, TestGateway, client::tls, soon};
 
@@ -215,15 +215,13 @@ impl RawH2 {
     }
 
     /// Both directions for themselves: floods write while somebody reads.
-    pub(crate) fn split(
-        self,
-    ) -> (
-        tokio::io::ReadHalf<Box<dyn Io>>,
-        tokio::io::WriteHalf<Box<dyn Io>>,
-    ) {
+    pub(crate) fn split(self) -> Halves {
         tokio::io::split(self.stream)
     }
 }
+
+/// Both directions of a connection.
+pub(crate) type Halves = (ReadHalf<Box<dyn Io>>, WriteHalf<Box<dyn Io>>);
 
 /// A frame's bytes.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

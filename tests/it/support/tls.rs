@@ -96,10 +96,10 @@ pub(crate) struct Wishes {
 impl Dialer {
     /// Trusting `ca`.
     pub(crate) fn new(ca: &Path) -> Self {
-        Self::with(ca, Wishes::default())
+        Self::with(ca, &Wishes::default())
     }
 
-    pub(crate) fn with(ca: &Path, wishes: Wishes) -> Self {
+    pub(crate) fn with(ca: &Path, wishes: &Wishes) -> Self {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_file(ca).unwrap())

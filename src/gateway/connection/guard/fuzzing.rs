@@ -176,10 +176,7 @@ fn strict(head: &[u8]) -> Vec<(String, &[u8])> {
     }
     lines.push(rest);
     let breaks = |line: &&[u8]| line.contains(&b'\r') || line.contains(&b'\n');
-    assert!(
-        !lines.iter().any(|line| breaks(&line)),
-        "a bare CR or LF passed"
-    );
+    assert!(!lines.iter().any(breaks), "a bare CR or LF passed");
     let words: Vec<&[u8]> = lines[0].split(|byte| *byte == b' ').collect();
     let [_, target, b"HTTP/1.1" | b"HTTP/1.0"] = words[..] else {
         panic!(

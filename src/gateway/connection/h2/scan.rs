@@ -161,7 +161,8 @@ impl Scan {
                 }
             }
             SETTINGS => self.spend(COST_OF_SETTINGS)?,
-            0x0..=CONTINUATION => self.spend(1)?,
+            // The other frames of RFC 9113: PRIORITY to CONTINUATION.
+            0x2..=CONTINUATION => self.spend(1)?,
             _ => self.spend(1 + i32::try_from(self.left / BYTES_PER_COST).unwrap_or(STOCK))?,
         }
         Ok(())

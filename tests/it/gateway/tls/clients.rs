@@ -28,7 +28,7 @@ async fn admitted(gateway: &TestGateway, identity: Option<&Certificate>) -> bool
             identity: identity.cloned(),
             ..Wishes::default()
         };
-        let dialer = Dialer::with(&gateway.authority(), wishes);
+        let dialer = Dialer::with(&gateway.authority(), &wishes);
         match dialer.visit(gateway.https, HOST).await {
             Ok((_, status)) => {
                 assert_eq!(status, 401);

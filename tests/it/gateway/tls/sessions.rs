@@ -21,7 +21,7 @@ fn only(version: &'static rustls::SupportedProtocolVersion) -> Wishes {
 
 /// Both versions, each on its own.
 fn dialers(ca: &Path) -> [Dialer; 2] {
-    [&TLS12, &TLS13].map(|version| Dialer::with(ca, only(version)))
+    [&TLS12, &TLS13].map(|version| Dialer::with(ca, &only(version)))
 }
 
 /// A new current key; the current one becomes the previous one.
@@ -130,7 +130,7 @@ async fn a_session_resumes_only_where_the_same_client_certificates_are_asked_for
         panic!("five listeners");
     };
     for version in [&TLS12, &TLS13] {
-        let dial = || Dialer::with(&gateway.authority(), only(version));
+        let dial = || Dialer::with(&gateway.authority(), &only(version));
         for (from, to) in [(open, optional), (optional, open), (optional, other)] {
             let dialer = dial();
             assert_eq!(dialer.visit(from, HOST).await.unwrap().0, Full);
@@ -147,7 +147,7 @@ async fn a_session_resumes_only_where_the_same_client_certificates_are_asked_for
         let identity = clients.issue("client", &["client"], 10);
         let dialer = Dialer::with(
             &gateway.authority(),
-            Wishes {
+            &Wishes {
                 identity: Some(identity),
                 ..only(version)
             },
@@ -182,7 +182,7 @@ async fn no_session_is_kept_by_its_identifier() {
         session_ids: true,
         ..only(&TLS12)
     };
-    let dialer = Dialer::with(&gateway.authority(), wishes);
+    let dialer = Dialer::with(&gateway.authority(), &wishes);
     for _ in 0..2 {
         let kind = dialer.visit(gateway.https, HOST).await.unwrap().0;
         assert_eq!(kind, Full);
@@ -210,7 +210,7 @@ async fn whoever_knows_the_hybrid_key_exchange_gets_it() {
             groups: Some(groups.to_vec()),
             ..Wishes::default()
         };
-        let dialer = Dialer::with(&gateway.authority(), wishes);
+        let dialer = Dialer::with(&gateway.authority(), &wishes);
         let stream = dialer.connect(gateway.https, HOST).await.unwrap();
         let session = stream.get_ref().1;
         let group = session.negotiated_key_exchange_group().unwrap().name();
