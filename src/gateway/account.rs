@@ -193,14 +193,13 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Opens the account of a request.
+    /// Opens the account of a request. Its method and path are kept as they are: `http::for_the_log` bounds them.
     pub(crate) fn open(
         sink: &Arc<Sink>,
         id: Box<str>,
         client: IpAddr,
         protocol: &'static str,
-        method: &Method,
-        path: &str,
+        (method, path): (Method, Box<str>),
     ) -> Self {
         sink.metrics.streams.inc();
         let record = Record {
@@ -208,9 +207,9 @@ impl Account {
             id,
             client,
             protocol,
-            method: short_method(method),
+            method,
             host: Box::default(),
-            path: shortened(path, PATH_MAX),
+            path,
             gitspace: None,
             port: None,
             principal: None,
@@ -250,7 +249,7 @@ impl Account {
 
     /// The host, once it is canonical.
     pub(crate) fn host(&mut self, host: &str) {
-        self.with(|record| record.host = shortened(host, HOST_MAX));
+        self.with(|record| record.host = host.into());
     }
 
     /// Who is asking.
@@ -369,11 +368,8 @@ fn detail(rejection: &Rejection) -> Option<Box<str>> {
     Some(shortened(&text, DETAIL_MAX))
 }
 
-/// Records wait for the writer of the log: what a client may make long is cut, so that their memory is bounded.
-const PATH_MAX: usize = 2048;
-const HOST_MAX: usize = 256;
+/// What a client or an upstream may make long is cut.
 const DETAIL_MAX: usize = 512;
-const METHOD_MAX: usize = 32;
 
 /// The text, or its beginning and an ellipsis.
 fn shortened(text: &str, max: usize) -> Box<str> {
@@ -381,13 +377,4 @@ fn shortened(text: &str, max: usize) -> Box<str> {
         return text.into();
     }
     format!("{}...", &text[..text.floor_char_boundary(max)]).into()
-}
-
-fn short_method(method: &Method) -> Method {
-    match method.as_str().get(..METHOD_MAX) {
-        Some(beginning) if method.as_str().len() > METHOD_MAX => {
-            Method::from_bytes(beginning.as_bytes()).unwrap_or_default()
-        }
-        _ => method.clone(),
-    }
 }

@@ -7,7 +7,7 @@
 
 mod authority;
 
-use std::{borrow::Cow, fmt::Write};
+use std::fmt::Write;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
@@ -202,7 +202,8 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Method and path as a log line may hold them: ASCII on one line, of bounded length. A query is left out: it may hold secrets.
-pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Cow<'_, str>) {
+/// Records wait for the writer of the log: their memory is bounded too.
+pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Box<str>) {
     const METHOD_MAX: usize = 32;
     const PATH_MAX: usize = 2048;
     let method = request.method();
@@ -213,7 +214,7 @@ pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Cow<'_, str>) {
     };
     let path = request.uri().path();
     if path.is_ascii() && path.len() <= PATH_MAX {
-        return (method, Cow::Borrowed(path));
+        return (method, path.into());
     }
     let mut shown = String::with_capacity(PATH_MAX + 8);
     for byte in path.bytes() {
@@ -228,7 +229,7 @@ pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Cow<'_, str>) {
             let _ = write!(shown, "%{byte:02X}");
         }
     }
-    (method, Cow::Owned(shown))
+    (method, shown.into())
 }
 
 /// Leaves the target in origin form, byte for byte: what upstreams get.

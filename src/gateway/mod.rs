@@ -100,14 +100,13 @@ impl Worker {
         let mut client = Client::of(peer, request.headers());
         let id = client.request_id.take();
         let id = id.unwrap_or_else(|| gateway.request_ids.next());
-        let (method, path) = http::for_the_log(&request);
+        let target = http::for_the_log(&request);
         let mut account = Some(Account::open(
             &gateway.sink,
             id,
             client.ip,
             protocol,
-            &method,
-            &path,
+            target,
         ));
         let (parts, body) = request.into_parts();
         let unread = Unread::of(&parts, &body);
@@ -160,7 +159,7 @@ impl Worker {
         // What its method and path were is not for sure.
         let method = Method::from_bytes(b"-").unwrap_or_default();
         let client = peer.client.ip();
-        let mut account = Account::open(&gateway.sink, id, client, "http/1.1", &method, "");
+        let mut account = Account::open(&gateway.sink, id, client, "http/1.1", (method, "".into()));
         let rejection = Rejection::from(refusal);
         let mut response = answer(&rejection, Form::Problem, account.id());
         gateway.names.secure(&mut response, peer.secure);
