@@ -2,8 +2,13 @@
 //!
 //! One part of the header policy. Where the request goes was decided before; how its body is framed is hyper's.
 
-use std::{fmt::Write, net::IpAddr, sync::Arc};
+use std::{
+    fmt::{Display, Write},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 
 use crate::{
@@ -49,7 +54,8 @@ pub(in crate::gateway::forward) fn to_upstream(
     if passed_before(&parts.headers) {
         return Err(Rejection::Loop);
     }
-    let host = host(parts, head, target, forwarding)?;
+    let mut values = Values::new();
+    let host = host(&mut values, parts, head, target, forwarding)?;
     let trailers = takes_trailers(&parts.headers);
     strip(&mut parts.headers, |name| forwarding.names.is_claim(name));
     continue_trace(&mut parts.headers);
@@ -65,13 +71,14 @@ pub(in crate::gateway::forward) fn to_upstream(
         one_hop_less(headers);
     }
     add_via(headers, received);
-    headers.insert(X_FORWARDED_HOST, public_host(head)?);
+    headers.insert(X_FORWARDED_HOST, public_host(&mut values, head)?);
     headers.insert(header::HOST, host);
-    identify(headers, head, forwarding)
+    identify(&mut values, headers, head, forwarding)
 }
 
 /// Sets what we know of client, principal and gitspace.
 fn identify(
+    values: &mut Values,
     headers: &mut HeaderMap,
     head: &Head,
     forwarding: &Forwarding<'_>,
@@ -79,16 +86,17 @@ fn identify(
     let names = forwarding.names;
     let proto = if forwarding.secure { "https" } else { "http" };
     let client = forwarding.client.to_canonical();
-    headers.insert(header::FORWARDED, forwarded(client, proto, head)?);
-    headers.insert(X_FORWARDED_FOR, value(&client.to_string())?);
+    headers.insert(header::FORWARDED, forwarded(values, client, proto, head)?);
+    headers.insert(X_FORWARDED_FOR, values.shown(client)?);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    headers.insert(X_FORWARDED_PORT, forwarding.port.into());
+    headers.insert(X_FORWARDED_PORT, values.shown(forwarding.port)?);
     if let Some(name) = &names.request_id {
-        headers.insert(name.clone(), value(forwarding.request_id)?);
+        headers.insert(name.clone(), values.text(forwarding.request_id)?);
     }
-    headers.insert(names.gitspace.clone(), value(forwarding.gitspace.as_str())?);
+    let gitspace = values.text(forwarding.gitspace.as_str())?;
+    headers.insert(names.gitspace.clone(), gitspace);
     if let Some(principal) = forwarding.principal {
-        headers.insert(names.user.clone(), value(principal)?);
+        headers.insert(names.user.clone(), values.text(principal)?);
     }
     if let (Some(name), Some(assertion)) = (&names.assertion, &forwarding.assertion) {
         headers.insert(name.clone(), assertion.clone());
@@ -98,36 +106,36 @@ fn identify(
 
 /// `Forwarded` (RFC 7239). A host with a port would have to be quoted, which code-server does not understand: it would
 /// refuse every WebSocket. `X-Forwarded-Host` always has it.
-fn forwarded(client: IpAddr, proto: &str, head: &Head) -> Result<HeaderValue, Rejection> {
-    let mut text = String::with_capacity(96);
-    // Writing to a String cannot fail.
-    let _ = match client {
-        IpAddr::V4(v4) => write!(text, "for={v4}"),
-        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
-    };
-    let _ = write!(text, ";proto={proto}");
-    if head.authority_port.is_none() && !head.host.contains(':') {
-        let _ = write!(text, ";host={}", head.host);
+fn forwarded(
+    values: &mut Values,
+    client: IpAddr,
+    proto: &str,
+    head: &Head,
+) -> Result<HeaderValue, Rejection> {
+    match client {
+        IpAddr::V4(v4) => values.add(format_args!("for={v4};proto=")),
+        IpAddr::V6(v6) => values.add(format_args!("for=\"[{v6}]\";proto=")),
     }
-    value(&text)
-}
-
-/// Names outside ASCII go as UTF-8, which is what apps that know such names expect.
-fn value(text: &str) -> Result<HeaderValue, Rejection> {
-    HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| Rejection::BadRequest("a name cannot be written in a header"))
+    values.add_text(proto);
+    if head.authority_port.is_none() && !head.host.contains(':') {
+        values.add_text(";host=");
+        values.add_text(&head.host);
+    }
+    values.end()
 }
 
 /// The host and port that the client asked for.
-fn public_host(head: &Head) -> Result<HeaderValue, Rejection> {
-    match head.authority_port {
-        Some(port) => value(&format!("{}:{port}", head.host)),
-        None => value(&head.host),
+fn public_host(values: &mut Values, head: &Head) -> Result<HeaderValue, Rejection> {
+    values.add_text(&head.host);
+    if let Some(port) = head.authority_port {
+        values.add(format_args!(":{port}"));
     }
+    values.end()
 }
 
 /// The Host that the port wants.
 fn host(
+    values: &mut Values,
     parts: &Parts,
     head: &Head,
     target: &Target,
@@ -136,13 +144,51 @@ fn host(
     match forwarding.host_header {
         HostHeader::Public => match parts.headers.get(header::HOST) {
             Some(host) => Ok(host.clone()),
-            None => public_host(head),
+            None => public_host(values, head),
         },
-        HostHeader::Localhost => value(&format!("localhost:{}", forwarding.number)),
+        HostHeader::Localhost => values.shown(format_args!("localhost:{}", forwarding.number)),
         HostHeader::Upstream => match &target.address {
             Address::Unix(_) => Ok(HeaderValue::from_static("localhost")),
-            address => value(&address.to_string()),
+            address => values.shown(address),
         },
+    }
+}
+
+/// Values of fields, one behind the other in one allocation: a copy of the head shares it.
+struct Values(BytesMut);
+
+impl Values {
+    /// Room for those of an everyday request.
+    const ROOM: usize = 512;
+
+    fn new() -> Self {
+        Self(BytesMut::with_capacity(Self::ROOM))
+    }
+
+    /// Goes on with the value that is being written.
+    fn add(&mut self, piece: impl Display) {
+        // Writing to memory that grows cannot fail.
+        let _ = write!(self.0, "{piece}");
+    }
+
+    fn add_text(&mut self, piece: &str) {
+        self.0.extend_from_slice(piece.as_bytes());
+    }
+
+    /// The value that was written. Names outside ASCII go as UTF-8, which is what apps that know such names expect.
+    fn end(&mut self) -> Result<HeaderValue, Rejection> {
+        HeaderValue::from_maybe_shared(self.0.split().freeze())
+            .map_err(|_| Rejection::BadRequest("a name cannot be written in a header"))
+    }
+
+    fn shown(&mut self, value: impl Display) -> Result<HeaderValue, Rejection> {
+        self.add(value);
+        self.end()
+    }
+
+    fn text(&mut self, value: &str) -> Result<HeaderValue, Rejection> {
+        self.add_text(value);
+        self.end()
     }
 }
 
@@ -286,7 +332,8 @@ mod tests {
                 .body(())
                 .unwrap();
             let head = crate::gateway::http::parse(&request, &[], Transport::Tls).unwrap();
-            forwarded("2001:db8::1".parse().unwrap(), "https", &head).unwrap()
+            let client = "2001:db8::1".parse().unwrap();
+            forwarded(&mut Values::new(), client, "https", &head).unwrap()
         };
         assert_eq!(
             request("a.test"),
