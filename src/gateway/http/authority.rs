@@ -91,8 +91,8 @@ fn split(authority: &str) -> Option<(&str, Option<&str>)> {
             None => after.is_empty().then_some((host, None)),
         };
     }
-    Some(match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
+    Some(match memchr::memchr(b':', authority.as_bytes()) {
+        Some(colon) => (&authority[..colon], Some(&authority[colon + 1..])),
         None => (authority, None),
     })
 }
@@ -106,10 +106,15 @@ fn port_number(digits: &str) -> Option<u16> {
 /// Lower case, without the trailing dot; labels of 1 to 63 letters, digits, `-` and `_` (RFC 1035 §2.3.4; `_` is used).
 fn name(host: &str) -> Option<Box<str>> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let label = |label: &str| (1..=LABEL_MAX).contains(&label.len()) && label.bytes().all(letters);
-    (host.len() <= HOST_MAX && host.split('.').all(label))
-        .then(|| host.to_ascii_lowercase().into_boxed_str())
+    let mut label = 0;
+    for byte in host.bytes() {
+        label = match byte {
+            b'.' if label > 0 => 0,
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' if label < LABEL_MAX => label + 1,
+            _ => return None,
+        };
+    }
+    (host.len() <= HOST_MAX && label > 0).then(|| host.to_ascii_lowercase().into_boxed_str())
 }
 
 /// An IPv6 address behind its `[`, in its one shortest form (RFC 5952).
