@@ -8,8 +8,8 @@
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::Future,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -47,28 +47,47 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        // Boxed: it is large, and starting a task moves it several times.
+        let stream = Box::pin(stream);
         match self.body_idle {
-            Some(idle) => tokio::spawn(watched(stream, idle)),
+            Some(idle) => tokio::spawn(Watched::new(stream, idle)),
             None => tokio::spawn(stream),
         };
     }
 }
 
 /// Ends with its stream, or when the stream's client has taken nothing for too long.
-async fn watched(stream: impl Future<Output = ()>, idle: Duration) {
-    let mut stream = pin!(stream);
-    let mut stall = Stall {
-        since: None,
-        sleep: None,
-    };
-    poll_fn(|context| {
+struct Watched<F> {
+    stream: Pin<Box<F>>,
+    idle: Duration,
+    stall: Stall,
+}
+
+impl<F> Watched<F> {
+    fn new(stream: Pin<Box<F>>, idle: Duration) -> Self {
+        let stall = Stall {
+            since: None,
+            sleep: None,
+        };
+        Self {
+            stream,
+            idle,
+            stall,
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         GAVE.set(None);
-        if stream.as_mut().poll(context).is_ready() {
+        if self.stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        stall.poll(GAVE.get(), idle, context)
-    })
-    .await;
+        let idle = self.idle;
+        self.stall.poll(GAVE.get(), idle, context)
+    }
 }
 
 struct Stall {

@@ -44,7 +44,8 @@ pub(super) async fn send(
         let taken = if fresh { None } else { pool.take(wanted).await };
         let mut lease = match taken {
             Some(lease) => lease,
-            None => pool.connect(wanted, fresh).await?,
+            // Boxed: most requests need none of what is kept while a connection is made.
+            None => Box::pin(pool.connect(wanted, fresh)).await?,
         };
         version::fit(&mut request, lease.is_http2(), exchange.target)?;
         let spare = spare(&request, progress.is_some(), &lease);
