@@ -58,6 +58,7 @@ END
 "$program" run --config config.toml > gateway.log 2>&1 & pids+=($!)
 python3 upstream.py & pids+=($!)
 for _ in $(seq 100); do curl -sf http://127.0.0.1:18500/readyz > /dev/null && break; sleep 0.1; done
+until (: <> /dev/tcp/127.0.0.1/18504) 2> /dev/null; do sleep 0.1; done
 for path in /idle /busy; do
   ip netns exec vanished curl -sN -o ".$(basename $path)" -H "Host: app-a1b2c3.gitspaces.localhost" "http://10.77.0.1:18501$path" & pids+=($!)
 done
@@ -65,7 +66,7 @@ until [ -s .idle ] && [ -s .busy ]; do sleep 0.1; done
 ip -n vanished link set vanished1 down
 start=$(date +%s)
 until [ "$(grep -c '"reason":"client-gone"' access.log)" = 2 ]; do
-  [ $(($(date +%s) - start)) -lt 120 ] || { echo "FAIL  not found within 120 s"; exit 1; }
+  [ $(($(date +%s) - start)) -lt 120 ] || { echo "FAIL  not found within 120 s"; tail -n 5 gateway.log access.log; exit 1; }
   sleep 0.2
 done
 echo "ok    both found within $(($(date +%s) - start)) s (dead_peer = $dead_peer)"

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Python's gRPC library through a gateway to a server in the clear (h2c): unary, streams, both ways, statuses, deadlines, cancel.
-#   tests/grpc/run.sh            needs cargo, python3 with venv, and pip's index; PYTHON=… names a python that has grpcio already
+#   tests/grpc/run.sh            needs cargo, python3 with venv, and pip's index; PYTHON=… names a python that has grpcio already,
+#                                CDE_GATEWAY=… a program that is built already
 # Ends with 0 when every check passed. Leaves nothing behind but the virtual environment in $TMPDIR.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-cargo build --quiet
-binary=${CARGO_TARGET_DIR:-target}/debug/cde-gateway
+binary=${CDE_GATEWAY:-}
+if [ -z "$binary" ]; then
+  cargo build --quiet
+  binary=${CARGO_TARGET_DIR:-target}/debug/cde-gateway
+fi
 work=$(mktemp -d)
 pids=()
 end() {
@@ -56,6 +60,6 @@ for _ in $(seq 100); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && brea
 
 mint() { "$binary" token mint --key "$work/secret" --algorithm HS256 --issuer https://issuer.test --subject "$1"; }
 "$python" "$here/client.py" grpc-a1b2c3.gitspaces.localhost "$port" "$work/state/dev/ca.pem" "$(mint alice)" "$(mint mallory)" || {
-  tail -5 "$work/gateway.log" "$work/access.log" "$work/server.log"
+  tail -n 5 "$work/gateway.log" "$work/access.log" "$work/server.log"
   exit 1
 }
