@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Terminal {
     address: SocketAddr,
@@ -277,7 +277,7 @@ async fn nothing_is_left_of_a_shell_after_the_stop_or_when_nobody_came_back() {
 async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let waited = tokio::time::timeout(DEADLINE, waiting).await;
