@@ -46,6 +46,8 @@ pub struct Gateway {
     pub control_plane: ControlPlaneLink,
     /// `[gateway.access_log]`
     pub access_log: AccessLog,
+    /// `[gateway.traces]`
+    pub traces: Traces,
 }
 
 impl Default for Gateway {
@@ -73,6 +75,7 @@ impl Default for Gateway {
             admin: Admin::default(),
             control_plane: ControlPlaneLink::default(),
             access_log: AccessLog::default(),
+            traces: Traces::default(),
         }
     }
 }
@@ -459,6 +462,25 @@ impl Default for AccessLog {
             path: "-".into(),
             format: LineFormat::default(),
             client_address: ClientAddress::default(),
+        }
+    }
+}
+
+/// `[gateway.traces]`: spans to a collector, in builds with the feature `otel`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// The collector's base URL (OTLP over HTTP), or "" for none.
+    pub endpoint: String,
+    /// Which part of all requests is traced, 0 to 1.
+    pub ratio: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            ratio: 0.01,
         }
     }
 }

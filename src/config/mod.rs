@@ -21,7 +21,7 @@ pub use error::{ConfigError, Origin, Problem};
 pub use gateway::{
     AccessLog, Admin, Algorithm, Auth, Certificate, ClientAddress, ClientCertificates,
     ControlPlaneLink, FailMode, Gateway, Headers, Issuer, IssuerKey, Keys, Limits, LineFormat,
-    Listen, ListenProtocol, Timeouts, Upstreams,
+    Listen, ListenProtocol, Timeouts, Traces, Upstreams,
 };
 pub use load::{accepted_keys, default_file};
 pub use route::{PortEntry, RouteEntry};

@@ -3,10 +3,11 @@
 //! Last step of the path, and known to all of them: the steps fill it, and whatever happens it is closed exactly once, at the
 //! latest when it is dropped. An access log line and the metrics come from the same closing, so they cannot disagree.
 //!
-//! Not here: the writing of lines (`account::log`), the metrics' definitions (`account::metrics`).
+//! Not here: the writing of lines (`account::log`), the metrics' definitions (`account::metrics`), spans (`account::traces`).
 
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod traces;
 
 use std::{
     net::IpAddr,
@@ -18,7 +19,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::{
     api::{GitspaceId, access::Port},
@@ -144,15 +145,22 @@ pub(crate) struct Record {
 pub(crate) struct Sink {
     pub(crate) metrics: metrics::Metrics,
     pub(crate) log: log::AccessLog,
+    pub(crate) traces: traces::Traces,
     drain: Drain,
     activity: DashMap<GitspaceId, i64>,
 }
 
 impl Sink {
-    pub(crate) fn new(metrics: metrics::Metrics, log: log::AccessLog, drain: Drain) -> Arc<Self> {
+    pub(crate) fn new(
+        metrics: metrics::Metrics,
+        log: log::AccessLog,
+        traces: traces::Traces,
+        drain: Drain,
+    ) -> Arc<Self> {
         Arc::new(Self {
             metrics,
             log,
+            traces,
             drain,
             activity: DashMap::new(),
         })
@@ -190,6 +198,7 @@ pub(crate) struct Account {
     start: Instant,
     sink: Arc<Sink>,
     received: Option<Arc<AtomicU64>>,
+    span: Option<traces::Span>,
 }
 
 impl Account {
@@ -228,7 +237,19 @@ impl Account {
             start: Instant::now(),
             sink: Arc::clone(sink),
             received: None,
+            span: None,
         }
+    }
+
+    /// Traces the request that has these fields, if this one is traced.
+    pub(crate) fn trace(&mut self, headers: &HeaderMap) {
+        let method = self.record.as_ref().map(|record| &record.method);
+        self.span = method.and_then(|method| self.sink.traces.begin(method, headers));
+    }
+
+    /// What the upstream is to go on with, if this one is traced.
+    pub(crate) fn traceparent(&self) -> Option<HeaderValue> {
+        self.span.as_ref()?.traceparent()
     }
 
     fn with(&mut self, change: impl FnOnce(&mut Record)) {
@@ -338,6 +359,9 @@ impl Account {
             .filter(|_| record.step == Step::Relay)
         {
             self.sink.active(gitspace);
+        }
+        if let Some(span) = self.span.take() {
+            span.end(&record);
         }
         self.sink.log.write(record);
     }

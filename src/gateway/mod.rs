@@ -38,7 +38,7 @@ use std::{
     time::SystemTime,
 };
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::{api::access::Port, config};
@@ -108,6 +108,7 @@ impl Worker {
             protocol,
             target,
         ));
+        note(&mut account, |account| account.trace(request.headers()));
         let (parts, body) = request.into_parts();
         let unread = Unread::of(&parts, &body);
         let request = Request::from_parts(parts, ());
@@ -140,7 +141,7 @@ impl Worker {
                 }
                 unread.discard(body, &mut response);
                 if peer.shed && protocol == "http/1.1" {
-                    let close = ::http::HeaderValue::from_static("close");
+                    let close = HeaderValue::from_static("close");
                     response
                         .headers_mut()
                         .insert(::http::header::CONNECTION, close);
@@ -299,6 +300,7 @@ impl Worker {
             endpoint,
             principal.as_deref(),
             &request_id,
+            account.as_ref().and_then(Account::traceparent),
             now,
         );
         let exchange = Exchange {
@@ -333,6 +335,7 @@ impl Gateway {
         endpoint: &route::Endpoint,
         principal: Option<&'a Principal>,
         request_id: &'a str,
+        traceparent: Option<HeaderValue>,
         now: SystemTime,
     ) -> Forwarding<'a> {
         let number = match endpoint.port {
@@ -350,6 +353,7 @@ impl Gateway {
             secure: client.secure,
             port: client.port(head),
             request_id,
+            traceparent,
             gitspace: &entry.gitspace,
             principal: principal.map(|principal| &*principal.name),
             assertion,

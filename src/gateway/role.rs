@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gateway, RequestIds, accept,
-    account::{Sink, log::AccessLog, metrics::Metrics},
+    account::{
+        Sink,
+        log::AccessLog,
+        metrics::Metrics,
+        traces::{Traces, Unsent},
+    },
     admin,
     auth::{Authenticator, Link},
     connection::HeadLimits,
@@ -40,6 +45,8 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long a stop waits for the last lines of the access log.
 const LOG_WITHIN: Duration = Duration::from_secs(1);
+/// And so long the traces' collector.
+const TRACES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a gateway is built from.
 #[derive(Debug, Clone)]
@@ -113,6 +120,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The traces' collector.
+    #[error(transparent)]
+    Traces(#[from] Unsent),
     /// A thread or file of ours.
     #[error("cannot start the gateway")]
     Start(#[from] io::Error),
@@ -168,7 +178,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .as_ref()
         .map(|link| Link::new(client, &link.url, link.token.clone()));
     let drain = Drain::default();
-    let sink = Sink::new(metrics, log, drain.clone());
+    let traces = Traces::open(&config.traces)?;
+    let sink = Sink::new(metrics, log, traces, drain.clone());
     let gateway = Arc::new(Gateway {
         auth,
         routes,
@@ -347,9 +358,12 @@ impl Bound {
         }
         background.cancel();
         while tasks.join_next().await.is_some() {}
-        let log = gateway.sink.log.clone();
-        // What was accounted is written before the program ends, unless nobody takes it.
-        let _ = tokio::task::spawn_blocking(move || log.finish(LOG_WITHIN)).await;
+        // What was accounted is written and sent before the program ends, unless nobody takes it.
+        let finish = move || {
+            gateway.sink.log.finish(LOG_WITHIN);
+            gateway.sink.traces.finish(TRACES_WITHIN);
+        };
+        let _ = tokio::task::spawn_blocking(finish).await;
         Ok(())
     }
 }

@@ -46,6 +46,8 @@ mod swaps;
 mod tickets;
 mod tls;
 mod tokens;
+#[cfg(feature = "otel")]
+mod traces;
 mod uploads;
 mod upstreams;
 mod websocket;

@@ -10,6 +10,7 @@ mod listeners;
 mod roles;
 mod route;
 mod text;
+mod traces;
 
 pub(super) use files::files;
 
@@ -55,6 +56,7 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
     roles::check(config, &mut findings);
     listeners::check(config, &mut findings);
     gateway::check(config, &mut findings);
+    traces::check(&config.gateway.traces, &mut findings);
     limits::check(&config.gateway, &mut findings);
     route::check(&config.route, &mut findings);
     findings.0

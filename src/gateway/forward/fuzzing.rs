@@ -94,6 +94,7 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
         secure: true,
         port: 8443,
         request_id: "the-id",
+        traceparent: None,
         gitspace: &gitspace,
         principal: Some("alice"),
         assertion: None,

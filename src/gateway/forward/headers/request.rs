@@ -37,6 +37,8 @@ pub(crate) struct Forwarding<'a> {
     /// The port that the client came to.
     pub(crate) port: u16,
     pub(crate) request_id: &'a str,
+    /// Our own span, where this request is traced.
+    pub(crate) traceparent: Option<HeaderValue>,
     pub(crate) gitspace: &'a GitspaceId,
     pub(crate) principal: Option<&'a str>,
     pub(crate) assertion: Option<HeaderValue>,
@@ -58,7 +60,7 @@ pub(in crate::gateway::forward) fn to_upstream(
     let host = host(&mut values, parts, head, target, forwarding)?;
     let trailers = takes_trailers(&parts.headers);
     strip(&mut parts.headers, |name| forwarding.names.is_claim(name));
-    continue_trace(&mut parts.headers);
+    continue_trace(&mut parts.headers, forwarding.traceparent.as_ref());
     origin_form(parts);
     let received = std::mem::replace(&mut parts.version, http::Version::HTTP_11);
     let headers = &mut parts.headers;
@@ -224,8 +226,9 @@ fn one_hop_less(headers: &mut HeaderMap) {
     }
 }
 
-/// A valid trace goes on; one that is not valid is no trace, and its state goes with it (W3C Trace Context §3.2, §3.3).
-fn continue_trace(headers: &mut HeaderMap) {
+/// A valid trace goes on, by way of our own span where there is one; one that is not valid is no trace, and its state goes with it
+/// (W3C Trace Context §3.2, §3.3).
+fn continue_trace(headers: &mut HeaderMap, own: Option<&HeaderValue>) {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let valid = match (parents.next(), parents.next()) {
         (Some(parent), None) => is_traceparent(parent.as_bytes()),
@@ -234,6 +237,9 @@ fn continue_trace(headers: &mut HeaderMap) {
     if !valid {
         headers.remove(TRACEPARENT);
         headers.remove(TRACESTATE);
+    }
+    if let Some(own) = own {
+        headers.insert(TRACEPARENT, own.clone());
     }
 }
 
@@ -290,8 +296,12 @@ mod tests {
     fn a_valid_trace_goes_on_and_an_invalid_one_ends() {
         const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let mut headers = map(&[("traceparent", GOOD), ("tracestate", "a=1")]);
-        continue_trace(&mut headers);
+        continue_trace(&mut headers, None);
         assert_eq!(headers.len(), 2);
+        let own = HeaderValue::from_static("00-1-1-01");
+        continue_trace(&mut headers, Some(&own));
+        assert_eq!(headers[TRACEPARENT], own);
+        assert_eq!(headers.len(), 2, "its state goes on");
         assert!(is_traceparent(
             b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"
         ));
@@ -307,11 +317,11 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0g",
         ] {
             let mut headers = map(&[("traceparent", bad), ("tracestate", "a=1")]);
-            continue_trace(&mut headers);
+            continue_trace(&mut headers, None);
             assert!(headers.is_empty(), "{bad}");
         }
         let mut twice = map(&[("traceparent", GOOD), ("traceparent", GOOD)]);
-        continue_trace(&mut twice);
+        continue_trace(&mut twice, None);
         assert!(twice.is_empty());
     }
 
