@@ -99,7 +99,7 @@ def measure(arguments):
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
     subprocess.run([arguments.tool, "keys", str(SCRATCH), HOST], check=True)
-    values = {"SCRATCH": SCRATCH, **free_ports(["UPSTREAM", "GATEWAY_ADMIN", "GATEWAY_TLS", "GATEWAY_PLAIN"])}
+    values = {"SCRATCH": SCRATCH, "STATE": "state", **free_ports(["UPSTREAM", "GATEWAY_ADMIN", "GATEWAY_TLS", "GATEWAY_PLAIN"])}
     figures, children = {}, []
     try:
         log = (SCRATCH / "gateway.log").open("w")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """CPU per request of cde-gateway, HAProxy, nginx and Envoy in one run; writes the table into docs/performance.md.
 
-    benches/load/run.py [--peers gateway,nginx,…] [--rounds 5] [--scale 1.0] [--no-write]
+    benches/load/run.py [--peers gateway,nginx,…] [--before PROGRAM] [--rounds 5] [--scale 1.0] [--no-write]
 
 The peer has core 0 for itself, with one worker; generator and upstream share core 1. Rounds are interleaved (each round
 visits every scenario and every peer), and a cell is the minimum of its rounds: on a shared machine noise only adds.
-Loopback only; every drive is bounded in count and time. Standard library only; installs what is missing as root.
+With --before another build of cde-gateway takes part; then the table is only printed. Loopback only; every drive is bounded in count and time. Standard library only; installs what is missing as root.
 """
 
 import argparse
@@ -42,9 +42,9 @@ SCENARIOS = {
            ["--scenario", "websocket", "--connections", "16", "--streams", "32"], True, 300_000),
 }
 PEERS = ["gateway", "envoy", "haproxy", "haproxy_jwt", "nginx"]
-TITLES = {"gateway": "cde-gateway", "envoy": "Envoy, JWT cache on", "haproxy": "HAProxy, no token check",
+TITLES = {"gateway": "cde-gateway", "before": "cde-gateway before", "envoy": "Envoy, JWT cache on", "haproxy": "HAProxy, no token check",
           "haproxy_jwt": "HAProxy, token check (no cache)", "nginx": "nginx, no token check"}
-CHECKING = {"gateway", "envoy", "haproxy_jwt"}
+CHECKING = {"gateway", "before", "envoy", "haproxy_jwt"}
 running = []
 
 
@@ -60,10 +60,10 @@ def free_ports(names):
     return ports
 
 
-def fill(source, values):
-    """Writes a configuration of the repository with its @NAMES@ filled in."""
+def fill(source, values, name=None):
+    """Writes a configuration of the repository, under this name, with its @NAMES@ filled in."""
     text = re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), source.read_text())
-    target = SCRATCH / source.name
+    target = SCRATCH / (name or source.name)
     target.write_text(text)
     return str(target)
 
@@ -118,11 +118,13 @@ def program(name):
     return shutil.which(name) or f"/usr/sbin/{name}"
 
 
-def commands(peers, values, folder):
-    """The processes to start: name → command. Our own program is in the build's folder."""
+def commands(peers, values, programs):
+    """The processes to start: name → command."""
     made = {}
-    if "gateway" in peers:
-        made["gateway"] = [str(folder / "cde-gateway"), "run", "--config", fill(HERE / "gateway.toml", values)]
+    for peer in programs.keys() & set(peers):
+        own = {name.replace(peer.upper(), "GATEWAY"): value for name, value in values.items() if name.startswith(peer.upper())}
+        config = fill(HERE / "gateway.toml", {**values, **own, "STATE": f"state-{peer}"}, f"{peer}.toml")
+        made[peer] = [programs[peer], "run", "--config", config]
     if "envoy" in peers:
         made["envoy"] = [envoy_program(), "-c", fill(HERE / "peers" / "envoy.yaml", values), "--concurrency", "1",
                          "--log-level", "warn", "--disable-hot-restart"]
@@ -183,7 +185,8 @@ def measure(tool, peers, values, pids, arguments):
     cells = {}
     for number in range(1, arguments.rounds + 1):
         for scenario in SCENARIOS:
-            for peer in peers:
+            # Whoever comes first must not be the same each time.
+            for peer in peers if number % 2 else reversed(peers):
                 result = drive(tool, peer, scenario, values, pids[peer], arguments.scale)
                 cells.setdefault((scenario, peer), []).append(result)
                 say(f"round {number} {scenario} {peer:12} {result['cpu_us_per_request']:7.2f} µs"
@@ -237,9 +240,12 @@ def write(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", default=",".join(PEERS), help="comma separated, of: " + " ".join(PEERS))
+    parser.add_argument("--before", help="another build of cde-gateway, to be compared with this one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of requests")
     parser.add_argument("--profile", default="release", help="cargo profile; figures of any other than release mean nothing")
+    parser.add_argument("--gateway", help="this build of cde-gateway; built if it is not given")
+    parser.add_argument("--tool", help="the generator and upstream; built if it is not given")
     parser.add_argument("--no-write", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     peers = arguments.peers.split(",")
@@ -249,23 +255,28 @@ def main():
         sys.exit("two cores are needed: one for the peer, one for generator and upstream")
     subprocess.run([ROOT / ".ci" / "need", "venv", *({peer.removesuffix("_jwt") for peer in peers} & {"haproxy", "nginx"})], check=True)
     # Apart: built together, the program would get the features of the tests' dependencies.
-    if "gateway" in peers:
+    if "gateway" in peers and not arguments.gateway:
         subprocess.run(["cargo", "build", "--profile", arguments.profile, "--locked", "--bin", "cde-gateway"], cwd=ROOT, check=True)
     tool_profile = "bench" if arguments.profile == "release" else arguments.profile
-    subprocess.run(["cargo", "build", "--profile", tool_profile, "--locked", "--example", "load"], cwd=ROOT, check=True)
+    if not arguments.tool:
+        subprocess.run(["cargo", "build", "--profile", tool_profile, "--locked", "--example", "load"], cwd=ROOT, check=True)
     folder = TARGET / ("debug" if arguments.profile == "dev" else arguments.profile)
-    tool = str(folder / "examples" / "load")
+    tool = arguments.tool or str(folder / "examples" / "load")
+    programs = {"gateway": arguments.gateway or str(folder / "cde-gateway")}
+    if arguments.before:
+        programs["before"] = arguments.before
+        peers.insert(1, "before")
 
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
     subprocess.run([tool, "keys", str(SCRATCH), HOST], check=True)
-    names = ["UPSTREAM", "GATEWAY_ADMIN", *(f"{peer.upper()}_{kind}" for peer in PEERS for kind in ("TLS", "PLAIN"))]
+    names = ["UPSTREAM", "GATEWAY_ADMIN", "BEFORE_ADMIN", *(f"{peer.upper()}_{kind}" for peer in [*PEERS, "before"] for kind in ("TLS", "PLAIN"))]
     values = {"SCRATCH": SCRATCH, "HOST": HOST, **free_ports(names)}
     try:
         pid = start("upstream", LOAD_CORE, [tool, "upstream", f"127.0.0.1:{values['UPSTREAM']}"])
         wait_open("upstream", values["UPSTREAM"], pid)
         pids = {}
-        for name, command in commands(peers, values, folder).items():
+        for name, command in commands(peers, values, programs).items():
             pid = start(name, PEER_CORE, command)
             wait_open(name, values[f"{name.upper()}_TLS"], pid)
             pids[name] = pids[f"{name}_jwt"] = family(pid)
@@ -276,7 +287,7 @@ def main():
         stop_all()
     text = table(cells, peers, arguments.rounds)
     print(text)
-    if not arguments.no_write:
+    if not arguments.no_write and not arguments.before:
         write(text)
 
 
