@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cde_gateway::gateway::auth::{Authentication, Authenticator};
+use cde_gateway::gateway::auth::{Authentication, Authenticator, LastToken};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -107,7 +107,13 @@ fn session(auth: &Authenticator, issuer: &Issuer) -> String {
         "a",
         "1",
     );
-    match auth.authenticate(&mut navigation, HOST, true, SystemTime::now()) {
+    match auth.authenticate(
+        &mut navigation,
+        HOST,
+        true,
+        SystemTime::now(),
+        &LastToken::default(),
+    ) {
         Authentication::Ticket(ticket) => {
             let cookie = auth.session(&ticket, HOST, SystemTime::now());
             let cookie = cookie.to_str().unwrap_or_default();
@@ -122,8 +128,9 @@ fn benches(criterion: &mut Criterion) {
     let issuers = Issuer::all();
     let auth = authenticator(dir.path(), &issuers);
     let now = SystemTime::now();
+    let last = LastToken::default();
     let authenticate = |mut request: Parts| {
-        let found = auth.authenticate(&mut request, HOST, false, now);
+        let found = auth.authenticate(&mut request, HOST, false, now, &last);
         black_box((request, found))
     };
     let cookie = session(&auth, &issuers[0].0);

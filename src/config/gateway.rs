@@ -373,7 +373,7 @@ pub struct Limits {
     pub keys: usize,
     /// Bytes of a request head.
     pub head_bytes: usize,
-    /// Fields of a request head.
+    /// Fields of a request head; in HTTP/1.1 never more than 100.
     pub head_fields: usize,
 }
 

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::gateway::{Worker, forward::Body};
 
-/// With its own number of fields hyper parses on the stack.
-const HYPER_FIELDS: usize = 100;
+/// Fields of a head at most, whatever the configuration allows: so many hyper parses without an allocation. Cookies, of which
+/// browsers have many, are one field in HTTP/1.1.
+const FIELDS: usize = 100;
 /// What hyper's buffer may hold beside a head of the largest size: it gets heads whole.
 const ROOM: usize = 16 * 1024;
 /// How long a connection whose time is up has for its end.
@@ -24,7 +25,11 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// Serves a connection that speaks HTTP/1.1, until it ends.
 pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pace: Arc<Pace>) {
-    let limits = worker.gateway.head_limits;
+    let HeadLimits { bytes, fields } = worker.gateway.head_limits;
+    let limits = HeadLimits {
+        bytes,
+        fields: fields.min(FIELDS),
+    };
     let gate = Arc::new(Gate::default());
     let guard = Guard::new(
         Arc::clone(&gate),
@@ -85,8 +90,5 @@ fn builder(limits: HeadLimits) -> Builder {
     let mut builder = Builder::new();
     // Head and small body go out in one buffer.
     builder.writev(false).max_buf_size(limits.bytes + ROOM);
-    if limits.fields > HYPER_FIELDS {
-        builder.max_headers(limits.fields);
-    }
     builder
 }
