@@ -30,6 +30,7 @@ pub(crate) use preface::speaks_h2;
 
 use super::{
     Gateway, Worker,
+    auth::LastToken,
     connection::{self, Counted, Peer},
     limit::{Admission, Full, Place},
     proxy_protocol::{self, Addresses},
@@ -355,6 +356,7 @@ fn enter(
         names: None,
         shed,
         counted: Counted::new(permit, &gateway.sink),
+        last_token: LastToken::default(),
     };
     let serving = connection::serve(
         Arc::clone(worker),

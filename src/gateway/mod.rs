@@ -210,10 +210,13 @@ impl Worker {
         note(account, |account| account.step(Step::Authenticate));
         let network = Network::from(client.ip);
         let (mut parts, ()) = request.into_parts();
-        let authentication =
-            gateway
-                .auth
-                .authenticate(&mut parts, &head.host, head.navigation, now);
+        let authentication = gateway.auth.authenticate(
+            &mut parts,
+            &head.host,
+            head.navigation,
+            now,
+            &peer.last_token,
+        );
         let identity = match authentication {
             Authentication::Ticket(ticket) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;

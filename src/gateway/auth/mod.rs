@@ -1,7 +1,7 @@
 //! Second step of the path: who is asking.
 //!
 //! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
-//! in [`keys`] and our [`own_keys`], [`cache`] remembers the good ones. Tickets are redeemed in [`ticket`], off the data
+//! in [`keys`] and our [`own_keys`], [`cache`] remembers the good ones, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
 //! path; what apps get to verify themselves is in [`assertion`].
 //!
 //! Not here: what the principal may do (`authorize`), and what a refusal looks like (`rejection`).
@@ -14,6 +14,7 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 pub(crate) mod keys;
+mod last;
 mod own_keys;
 mod principal;
 mod private_file;
@@ -42,6 +43,7 @@ use self::{
 };
 pub use self::{
     error::{Error, TokenError},
+    last::LastToken,
     principal::Principal,
     session::COOKIE as SESSION_COOKIE,
     ticket::{Link, Ticket},
@@ -121,17 +123,18 @@ impl Authenticator {
 
     /// Takes everything of ours out of the request, and tells who is asking.
     ///
-    /// `host` is canonical. A ticket counts only on a `navigation`.
+    /// `host` is canonical. A ticket counts only on a `navigation`. `last` is the connection's.
     pub fn authenticate(
         &self,
         request: &mut Parts,
         host: &str,
         navigation: bool,
         now: SystemTime,
+        last: &LastToken,
     ) -> Authentication {
         let keyring = self.keyring.load();
         let now = seconds(now);
-        let recognise = |token: &[u8]| self.recognise(&keyring, token);
+        let recognise = |token: &[u8]| self.recognise(&keyring, token, last);
         let carriers = match carrier::take(request, &keyring.token_cookies, recognise) {
             Ok(carriers) => carriers,
             Err(error) => return Authentication::Refused(error),
@@ -147,7 +150,7 @@ impl Authenticator {
             if principal.is_some() && !ticket_possible(carrier) {
                 continue;
             }
-            match self.verify(&keyring, carrier, host, now) {
+            match self.verify(&keyring, carrier, host, now, last) {
                 Ok(Held::Access(found)) => {
                     let by_cookie = matches!(carrier.place, Place::Session | Place::TokenCookie);
                     principal = principal.or(Some((found, by_cookie)));
@@ -231,12 +234,13 @@ impl Authenticator {
     }
 
     /// Whether a token under a name that is not ours concerns us: verified before, or with a configured issuer in it.
-    fn recognise(&self, keyring: &Keyring, token: &[u8]) -> Option<Recognised> {
+    fn recognise(&self, keyring: &Keyring, token: &[u8], last: &LastToken) -> Option<Recognised> {
         if token.iter().filter(|byte| **byte == b'.').count() != 2 {
             return None;
         }
-        let digest = Digest::token(token);
+        let digest = last.digest(token);
         if let Some(entry) = self.cache.find(&digest, keyring.generation) {
+            last.keep(token, digest);
             return Some(Recognised {
                 digest,
                 entry: Some(entry),
@@ -255,6 +259,7 @@ impl Authenticator {
         carrier: &Carrier<Recognised>,
         host: &str,
         now: i64,
+        last: &LastToken,
     ) -> Result<Held, TokenError> {
         let (digest, entry) = match (&carrier.known, carrier.place) {
             (Some(known), _) => (known.digest, known.entry.clone()),
@@ -262,10 +267,14 @@ impl Authenticator {
                 let digest = match place {
                     Place::Session => Digest::session(&carrier.token, host),
                     Place::Header | Place::Query | Place::TokenCookie => {
-                        Digest::token(&carrier.token)
+                        last.digest(&carrier.token)
                     }
                 };
-                (digest, self.cache.find(&digest, keyring.generation))
+                let entry = self.cache.find(&digest, keyring.generation);
+                if entry.is_some() && carrier.place != Place::Session {
+                    last.keep(&carrier.token, digest);
+                }
+                (digest, entry)
             }
         };
         if let Some(entry) = entry {

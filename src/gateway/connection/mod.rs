@@ -24,6 +24,7 @@ use super::{
     Worker,
     accept::{Listener, speaks_h2},
     account::{Sink, metrics::ConnectionState},
+    auth::LastToken,
     limit::ConnectionPermit,
     tls::{Acceptor, Names, Secured},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Peer {
     pub(crate) names: Option<Arc<Names>>,
     /// Its connection's place among those that are counted.
     pub(crate) counted: Arc<Counted>,
+    /// The last token that was verified on it.
+    pub(crate) last_token: LastToken,
 }
 
 /// Serves a connection until it ends.

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::support::{Fixture, HOST, Key, request, result, seconds};
 
 fn authenticate(fixture: &Fixture, request: &mut Parts) -> Authentication {
-    fixture.auth.authenticate(request, HOST, false, fixture.now)
+    fixture
+        .auth
+        .authenticate(request, HOST, false, fixture.now, &fixture.last)
 }
 
 fn header<'a>(request: &'a Parts, name: &str) -> Option<&'a str> {

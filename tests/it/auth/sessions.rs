@@ -3,7 +3,7 @@
 use std::fs;
 
 use cde_gateway::gateway::auth::{
-    Authentication, Authenticator, Error, SESSION_COOKIE, TokenError,
+    Authentication, Authenticator, Error, LastToken, SESSION_COOKIE, TokenError,
 };
 use http::HeaderValue;
 use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
@@ -16,7 +16,7 @@ fn begin(fixture: &Fixture) -> HeaderValue {
     let mut navigation = request(&format!("/?gitspace_token={}", fixture.ticket("t1")), &[]);
     match fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now)
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
     {
         Authentication::Ticket(ticket) => fixture.auth.session(&ticket, HOST, fixture.now),
         other => panic!("no ticket: {other:?}"),
@@ -39,7 +39,13 @@ fn open(
     host: &str,
     now: std::time::SystemTime,
 ) -> Authentication {
-    auth.authenticate(&mut request("/", &[("cookie", cookie)]), host, false, now)
+    auth.authenticate(
+        &mut request("/", &[("cookie", cookie)]),
+        host,
+        false,
+        now,
+        &LastToken::default(),
+    )
 }
 
 #[test]
@@ -164,7 +170,7 @@ fn a_session_that_would_not_fit_into_a_cookie_is_refused_with_its_ticket() {
     let mut navigation = request(&format!("/?gitspace_token={ticket}"), &[]);
     let found = fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now);
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last);
     assert!(matches!(result(found), Err(TokenError::Ticket(_))));
 }
 

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cde_gateway::{
     config,
-    gateway::auth::{Authentication, Authenticator, Principal, TokenError},
+    gateway::auth::{Authentication, Authenticator, LastToken, Principal, TokenError},
 };
 use http::{Request, request::Parts};
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -101,6 +101,8 @@ pub(crate) struct Fixture {
     pub(crate) key: Key,
     pub(crate) auth: Authenticator,
     pub(crate) now: SystemTime,
+    /// Of the one connection that all its requests come on.
+    pub(crate) last: LastToken,
 }
 
 impl Fixture {
@@ -120,6 +122,7 @@ impl Fixture {
             key,
             auth,
             now: SystemTime::now(),
+            last: LastToken::default(),
         }
     }
 
@@ -151,10 +154,13 @@ impl Fixture {
     /// What a token in our own header gives, `after` so many seconds.
     pub(crate) fn try_after(&self, token: &str, after: i64) -> Result<Principal, TokenError> {
         let mut request = request("/", &[("x-gitspace-token", token)]);
-        result(
-            self.auth
-                .authenticate(&mut request, HOST, false, later(self.now, after)),
-        )
+        result(self.auth.authenticate(
+            &mut request,
+            HOST,
+            false,
+            later(self.now, after),
+            &self.last,
+        ))
     }
 
     pub(crate) fn try_token(&self, token: &str) -> Result<Principal, TokenError> {

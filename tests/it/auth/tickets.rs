@@ -19,7 +19,7 @@ fn ticket(fixture: &Fixture, jti: &str) -> Ticket {
     let mut navigation = request(&format!("/?gitspace_token={}", fixture.ticket(jti)), &[]);
     match fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now)
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
     {
         Authentication::Ticket(ticket) => ticket,
         other => panic!("no ticket: {other:?}"),
@@ -36,7 +36,7 @@ fn a_ticket_counts_only_in_the_url_of_a_navigation() {
         request.method = method;
         fixture
             .auth
-            .authenticate(&mut request, HOST, navigation, fixture.now)
+            .authenticate(&mut request, HOST, navigation, fixture.now, &fixture.last)
     };
     assert!(matches!(
         attempt(&target, Method::GET, true, ""),
@@ -60,7 +60,7 @@ fn a_ticket_beats_a_session_and_remembers_it() {
     let Authentication::Ticket(ticket) =
         fixture
             .auth
-            .authenticate(&mut navigation, HOST, true, fixture.now)
+            .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
     else {
         panic!("no ticket");
     };
@@ -78,7 +78,7 @@ fn an_access_token_in_a_url_stays_access_for_that_request() {
     );
     let found = fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now);
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last);
     assert!(matches!(
         found,
         Authentication::Principal {
@@ -108,11 +108,13 @@ fn a_ticket_is_for_one_port_of_one_gitspace_and_short() {
         let mut bad = good.clone();
         bad[claim] = value;
         let mut navigation = request(&format!("/?gitspace_token={}", fixture.token(bad)), &[]);
-        let found = result(
-            fixture
-                .auth
-                .authenticate(&mut navigation, HOST, true, fixture.now),
-        );
+        let found = result(fixture.auth.authenticate(
+            &mut navigation,
+            HOST,
+            true,
+            fixture.now,
+            &fixture.last,
+        ));
         assert!(
             matches!(found, Err(TokenError::Ticket(_) | TokenError::Missing(_))),
             "{claim}: {found:?}"
@@ -150,7 +152,7 @@ fn the_redirect_stays_on_this_host() {
         let mut navigation = request(&target, &[]);
         match fixture
             .auth
-            .authenticate(&mut navigation, HOST, true, fixture.now)
+            .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
         {
             Authentication::Ticket(ticket) => assert_eq!(ticket.location, location),
             other => panic!("{target}: {other:?}"),
