@@ -4,7 +4,7 @@
 //! timer is set only while somebody waits, and moved lazily.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 use crate::config::Timeout;
 
 use super::{Carried, Names, expect::Gate, headers::scrub_trailers, pool::Lease};
-use crate::gateway::{account::End, connection::malformed};
+use crate::gateway::{account::End, connection::malformed, rejection::Rejection};
 
 /// What a body can fail with; hyper then cuts the message visibly.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -219,6 +219,32 @@ impl ResponseBody {
             carried.account.close(end);
         }
     }
+}
+
+/// Whether its length is 0 and its end has not come: HTTP/2 tells the two apart, and more may follow.
+pub(super) fn says_it_is_empty(upload: &Incoming) -> bool {
+    !upload.is_end_stream() && upload.size_hint().exact() == Some(0)
+}
+
+/// Waits for the end of an upload that says it is empty. To an HTTP/1.1 upstream its head alone is a whole request, and it is none
+/// if more follows (RFC 9113 §8.1.1).
+pub(super) async fn ended(upload: &mut Incoming, idle: Timeout) -> Result<(), Rejection> {
+    let mut idle = IdleTimer::new(idle);
+    poll_fn(|context| {
+        loop {
+            match Pin::new(&mut *upload).poll_frame(context) {
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Rejection::ClientGone)),
+                Poll::Pending => {
+                    ready!(idle.poll(context));
+                    return Poll::Ready(Err(Rejection::BodyTimeout));
+                }
+            }
+        }
+    })
+    .await
 }
 
 /// What is known of an upload while it is under way.

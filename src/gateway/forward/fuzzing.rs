@@ -149,9 +149,8 @@ fn nominated(fields: &[(HeaderName, HeaderValue)]) -> BTreeSet<String> {
     fields
         .iter()
         .filter(|(name, _)| name == header::CONNECTION)
-        .filter_map(|(_, value)| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|option| option.trim().to_ascii_lowercase())
+        .flat_map(|(_, value)| value.as_bytes().split(|byte| *byte == b','))
+        .map(|option| String::from_utf8_lossy(option.trim_ascii()).to_ascii_lowercase())
         .collect()
 }
 

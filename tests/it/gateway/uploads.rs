@@ -168,3 +168,22 @@ async fn an_upload_of_another_length_than_it_says_is_no_request() {
         assert!(seen.iter().all(|seen| seen.method == "GET"), "{seen:?}");
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_says_it_is_empty_is_a_request_once_it_has_ended() {
+    let upstream = Upstream::echo().await;
+    let (gateway, token) = start(&upstream).await;
+    let headers = [("x-gitspace-token", &*token), ("content-length", "0")];
+    let streams = Streams::connect(&gateway).await;
+    let (sender, body) = Pieces::channel();
+    let (answer, ()) = tokio::join!(streams.send("POST", &headers, body), async {
+        for _ in 0..10 {
+            let other = streams.request("GET", &headers[..1]).await.unwrap();
+            assert_eq!(text(other).await, "hello");
+        }
+        assert!(upstream.seen().iter().all(|seen| seen.method == "GET"));
+        drop(sender);
+    });
+    assert_eq!(text(answer.unwrap()).await, "hello");
+    assert_eq!(upstream.last().method, "POST");
+}
