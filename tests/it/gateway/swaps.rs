@@ -292,7 +292,7 @@ async fn an_address_that_changes_hands_leaks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it with --ignored"]
+#[ignore = "four minutes: cargo test --test it -- --ignored ten_thousand_swaps"]
 async fn ten_thousand_swaps_leak_nothing() {
     swap_under_load(ALL_SWAPS).await;
 }
