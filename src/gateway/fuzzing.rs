@@ -42,21 +42,21 @@ pub fn host(data: &[u8]) {
     } else {
         request = request.header("host", host);
     }
-    let Ok(request) = request.body(()) else {
+    let Ok(request) = request.body(()).map(|request| request.into_parts().0) else {
         return;
     };
     let domains = [DOMAIN.into()];
     let Ok(head) = parse::parse(&request, &domains, parse::Transport::Plain) else {
         return;
     };
-    let authority = request.uri().authority().map(|it| it.as_str().as_bytes());
-    let said = match request.headers().get("host") {
+    let authority = request.uri.authority().map(|it| it.as_str().as_bytes());
+    let said = match request.headers.get("host") {
         Some(host) => host.as_bytes(),
         None => authority.unwrap_or_default(),
     };
     let strict = strictly(said);
     if let Some(authority) = authority {
-        let usual = match request.uri().scheme_str() {
+        let usual = match request.uri.scheme_str() {
             Some("https" | "wss") => 443,
             _ => 80,
         };
@@ -111,7 +111,8 @@ fn one_spelling(head: &parse::Head, domains: &[Box<str>]) {
         assert_eq!(*head.host, *host, "two hosts lead to one port");
     }
     let again = Request::builder().header("host", &*head.host).body(());
-    let again = again.map(|request| parse::parse(&request, domains, parse::Transport::Plain));
+    let again = again
+        .map(|request| parse::parse(&request.into_parts().0, domains, parse::Transport::Plain));
     let Ok(Ok(again)) = again else {
         panic!("the canonical host {:?} is refused", head.host);
     };

@@ -9,9 +9,7 @@ mod authority;
 
 use std::fmt::Write;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 
 use crate::api::{GitspaceId, access::Port};
 
@@ -70,21 +68,21 @@ impl Transport {
 }
 
 /// Makes the head canonical, or refuses it.
-pub(crate) fn parse<B>(
-    request: &Request<B>,
+pub(crate) fn parse(
+    request: &Parts,
     domains: &[Box<str>],
     transport: Transport,
 ) -> Result<Head, Rejection> {
-    refuse_methods(request.method())?;
+    refuse_methods(&request.method)?;
     check_target(request, transport)?;
     check_expect(request)?;
     let authority = Authority::of(request)?;
     let upgrade = asks_for_upgrade(request);
-    let navigation = navigates(request.method(), request.headers()) && !upgrade;
+    let navigation = navigates(&request.method, &request.headers) && !upgrade;
     Ok(Head {
         destination: destination(&authority.host, domains),
         authority_port: authority.port,
-        form: Form::of(request.headers(), navigation),
+        form: Form::of(&request.headers, navigation),
         navigation,
         upgrade,
         host: authority.host,
@@ -100,16 +98,16 @@ fn refuse_methods(method: &Method) -> Result<(), Rejection> {
 }
 
 /// A target is a path, an absolute URI of this connection's scheme, or `*` of OPTIONS (RFC 9112 §3.2, RFC 9113 §8.3.1).
-fn check_target<B>(request: &Request<B>, transport: Transport) -> Result<(), Rejection> {
-    let uri = request.uri();
-    let h2 = request.version() == Version::HTTP_2;
+fn check_target(request: &Parts, transport: Transport) -> Result<(), Rejection> {
+    let uri = &request.uri;
+    let h2 = request.version == Version::HTTP_2;
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     if !target.is_ascii() {
         return Err(Rejection::BadRequest("the request target is not ASCII"));
     }
     match target.as_bytes().first() {
         Some(b'/') => {}
-        Some(b'*') if target == "*" && request.method() == Method::OPTIONS => {}
+        Some(b'*') if target == "*" && request.method == Method::OPTIONS => {}
         // `http://host?query`: the path is empty, which is `/` (RFC 9110 §4.2.3).
         Some(b'?') if !h2 && uri.authority().is_some() => {}
         _ => return Err(Rejection::BadRequest("the request target is no path")),
@@ -131,12 +129,12 @@ fn check_target<B>(request: &Request<B>, transport: Transport) -> Result<(), Rej
 }
 
 /// The only expectation is 100-continue, and HTTP/1.0 has none (RFC 9110 §10.1.1).
-fn check_expect<B>(request: &Request<B>) -> Result<(), Rejection> {
-    if request.version() == Version::HTTP_10 {
+fn check_expect(request: &Parts) -> Result<(), Rejection> {
+    if request.version == Version::HTTP_10 {
         return Ok(());
     }
     let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    match request.headers().get_all(header::EXPECT).iter().all(known) {
+    match request.headers.get_all(header::EXPECT).iter().all(known) {
         true => Ok(()),
         false => Err(Rejection::ExpectationFailed),
     }
@@ -170,9 +168,9 @@ fn label(label: &str) -> Option<(GitspaceId, Port)> {
 }
 
 /// Whether `Connection` nominates `upgrade` and there is an `Upgrade` (HTTP/1.1 only). To what is `forward`'s to judge.
-fn asks_for_upgrade<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    request.version() == Version::HTTP_11
+fn asks_for_upgrade(request: &Parts) -> bool {
+    let headers = &request.headers;
+    request.version == Version::HTTP_11
         && headers.contains_key(header::UPGRADE)
         && nominated(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
@@ -203,16 +201,16 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
 
 /// Method and path as a log line may hold them: ASCII on one line, of bounded length. A query is left out: it may hold secrets.
 /// Records wait for the writer of the log: their memory is bounded too.
-pub(crate) fn for_the_log<B>(request: &Request<B>) -> (Method, Box<str>) {
+pub(crate) fn for_the_log(request: &Parts) -> (Method, Box<str>) {
     const METHOD_MAX: usize = 32;
     const PATH_MAX: usize = 2048;
-    let method = request.method();
+    let method = &request.method;
     // Methods are ASCII.
     let method = match method.as_str().get(..METHOD_MAX) {
         Some(begin) => Method::from_bytes(begin.as_bytes()).unwrap_or_default(),
         None => method.clone(),
     };
-    let path = request.uri().path();
+    let path = request.uri.path();
     if path.is_ascii() && path.len() <= PATH_MAX {
         return (method, path.into());
     }
@@ -243,6 +241,8 @@ pub(crate) fn origin_form(parts: &mut Parts) {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     fn domains() -> Vec<Box<str>> {
@@ -253,8 +253,12 @@ mod tests {
         Request::builder().uri("/a//b?x=%2f")
     }
 
+    fn head(request: &Request<()>) -> Parts {
+        request.clone().into_parts().0
+    }
+
     fn reason(request: &Request<()>) -> &'static str {
-        match parse(request, &domains(), Transport::Plain) {
+        match parse(&head(request), &domains(), Transport::Plain) {
             Err(Rejection::BadRequest(reason)) => reason,
             other => panic!("{other:?}"),
         }
@@ -266,11 +270,11 @@ mod tests {
             .header("host", "Api-K3x9q2-3000.Gitspaces.Localhost.:8443")
             .body(())
             .unwrap();
-        let head = parse(&request, &domains(), Transport::Plain).unwrap();
-        assert_eq!(&*head.host, "api-k3x9q2-3000.gitspaces.localhost");
-        assert_eq!(head.authority_port, Some(8443));
+        let found = parse(&head(&request), &domains(), Transport::Plain).unwrap();
+        assert_eq!(&*found.host, "api-k3x9q2-3000.gitspaces.localhost");
+        assert_eq!(found.authority_port, Some(8443));
         assert_eq!(
-            head.destination,
+            found.destination,
             Destination::Gitspace("api-k3x9q2".parse().unwrap(), Port::App(3000))
         );
     }
@@ -339,7 +343,7 @@ mod tests {
                 .body(())
                 .unwrap();
             assert!(matches!(
-                parse(&request, &domains(), Transport::Plain),
+                parse(&head(&request), &domains(), Transport::Plain),
                 Err(Rejection::MethodNotAllowed)
             ));
         }
@@ -353,9 +357,9 @@ mod tests {
             .header("upgrade", "websocket")
             .body(())
             .unwrap();
-        let head = parse(&request, &domains(), Transport::Plain).unwrap();
-        assert!(head.upgrade && !head.navigation);
-        assert_eq!(&*head.host, "api-k3x9q2.gitspaces.localhost");
+        let found = parse(&head(&request), &domains(), Transport::Plain).unwrap();
+        assert!(found.upgrade && !found.navigation);
+        assert_eq!(&*found.host, "api-k3x9q2.gitspaces.localhost");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use std::{
     time::SystemTime,
 };
 
-use ::http::{HeaderValue, Method, Request, Response, StatusCode};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 
 use crate::{api::access::Port, config};
@@ -91,13 +91,15 @@ impl Worker {
     /// Serves one request. Whatever happens, exactly one account is closed.
     async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let gateway = &*self.gateway;
-        let protocol = if request.version() == ::http::Version::HTTP_2 {
+        // Lent from step to step: a request that is handed on by value is copied each time.
+        let (mut request, body) = request.into_parts();
+        let protocol = if request.version == ::http::Version::HTTP_2 {
             "h2"
         } else {
             "http/1.1"
         };
-        let form = Form::of(request.headers(), false);
-        let mut client = Client::of(peer, request.headers());
+        let form = Form::of(&request.headers, false);
+        let mut client = Client::of(peer, &request.headers);
         let id = client.request_id.take();
         let id = id.unwrap_or_else(|| gateway.request_ids.next());
         let target = http::for_the_log(&request);
@@ -108,13 +110,11 @@ impl Worker {
             protocol,
             target,
         ));
-        note(&mut account, |account| account.trace(request.headers()));
-        let (parts, body) = request.into_parts();
-        let unread = Unread::of(&parts, &body);
-        let request = Request::from_parts(parts, ());
+        note(&mut account, |account| account.trace(&request.headers));
+        let unread = Unread::of(&request, &body);
         let mut body = Some(body);
         let mut response = match self
-            .steps(request, &mut body, peer, &client, &mut account)
+            .steps(&mut request, &mut body, peer, &client, &mut account)
             .await
         {
             // The account of a forwarded request travels with the answer's body.
@@ -172,7 +172,7 @@ impl Worker {
     /// The path of one request; each step may end it.
     async fn steps(
         &self,
-        request: Request<()>,
+        request: &mut Parts,
         body: &mut Option<Incoming>,
         peer: &Peer,
         client: &Client,
@@ -184,11 +184,11 @@ impl Worker {
         if peer.shed || !gateway.limits.has_room(gateway.sink.metrics.streams.get()) {
             return Err(Rejection::Overloaded.into());
         }
-        if request.version() == ::http::Version::HTTP_2 {
-            connection::h2::check(&request, gateway.head_limits.fields)?;
+        if request.version == ::http::Version::HTTP_2 {
+            connection::h2::check(request, gateway.head_limits.fields)?;
         }
         let transport = Transport::of(peer.secure, client.secure);
-        let head = http::parse(&request, &gateway.domains, transport)?;
+        let head = http::parse(request, &gateway.domains, transport)?;
         let in_form = |rejection| Ended {
             rejection,
             form: Some(head.form),
@@ -203,20 +203,16 @@ impl Worker {
         }
         if let Some(port) = peer.listener.redirect.filter(|_| !client.secure) {
             return gateway
-                .redirect_to_https(&head, port, request.uri())
+                .redirect_to_https(&head, port, &request.uri)
                 .map_err(in_form);
         }
 
         note(account, |account| account.step(Step::Authenticate));
         let network = Network::from(client.ip);
-        let (mut parts, ()) = request.into_parts();
-        let authentication = gateway.auth.authenticate(
-            &mut parts,
-            &head.host,
-            head.navigation,
-            now,
-            &peer.last_token,
-        );
+        let authentication =
+            gateway
+                .auth
+                .authenticate(request, &head.host, head.navigation, now, &peer.last_token);
         let identity = match authentication {
             Authentication::Ticket(ticket) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;
@@ -246,9 +242,9 @@ impl Worker {
 
         note(account, |account| account.step(Step::Route));
         let found = gateway.routes.find(&head.destination, &head.host);
-        if let Some(path) = own::path(parts.uri.path()) {
+        if let Some(path) = own::path(request.uri.path()) {
             return gateway
-                .own(path, &parts, &head, identity, found.as_ref())
+                .own(path, request, &head, identity, found.as_ref())
                 .map_err(in_form);
         }
 
@@ -266,14 +262,14 @@ impl Worker {
         let allowed = authorize(
             who,
             found.as_ref(),
-            &parts.method,
-            &parts.headers,
+            &request.method,
+            &request.headers,
             &head,
             &gateway.domains,
         );
         let (entry, endpoint) = match allowed {
             Ok(allowed) => allowed,
-            Err(rejection) => return gateway.to_login(rejection, &head, &parts).map_err(in_form),
+            Err(rejection) => return gateway.to_login(rejection, &head, request).map_err(in_form),
         };
         gateway.feed.fresh(entry.source).map_err(in_form)?;
         note(account, |account| {
@@ -290,7 +286,7 @@ impl Worker {
             .admit(&counted, &entry.gitspace)
             .map_err(in_form)?;
 
-        if let Some(answer) = own::last_hop(&parts) {
+        if let Some(answer) = own::last_hop(request) {
             return Ok(answer);
         }
 
@@ -317,8 +313,8 @@ impl Worker {
         let Some(body) = body.take() else {
             return Err(in_form(Rejection::ClientGone));
         };
-        let request = Request::from_parts(parts, body);
-        forward(&self.pool, request, exchange, permit, account)
+        let request = (request, body);
+        forward(&self.pool, request, &exchange, permit, account)
             .await
             .map_err(in_form)
     }

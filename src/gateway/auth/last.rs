@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use subtle::ConstantTimeEq;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::cache::Digest;
 
@@ -19,7 +19,7 @@ impl LastToken {
     pub(super) fn digest(&self, token: &[u8]) -> Digest {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             // In constant time: on a balancer's connection it may be another user's.
-            Some((last, digest)) if bool::from(last.ct_eq(token)) => *digest,
+            Some((last, digest)) if verify_slices_are_equal(last, token).is_ok() => *digest,
             _ => Digest::token(token),
         }
     }

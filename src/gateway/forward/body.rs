@@ -312,8 +312,8 @@ impl Progress {
     }
 }
 
-/// The client's body on its way to the upstream.
-pub(crate) struct RequestBody(Option<Upload>);
+/// The client's body on its way to the upstream. Boxed: most requests have none, and a request is moved often before it is sent.
+pub(crate) struct RequestBody(Option<Box<Upload>>);
 
 struct Upload {
     incoming: Incoming,
@@ -335,13 +335,13 @@ impl RequestBody {
         progress: Arc<Progress>,
         names: &Arc<Names>,
     ) -> Self {
-        Self(Some(Upload {
+        Self(Some(Box::new(Upload {
             names: Arc::clone(names),
             incoming,
             gate: None,
             idle: IdleTimer::new(idle),
             progress,
-        }))
+        })))
     }
 
     /// Sends nothing until this opens.

@@ -80,8 +80,9 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
                 map
             }),
     );
+    let (mut parts, ()) = request.into_parts();
     let (Ok(head), Ok(names), Ok(gitspace)) = (
-        parse(&request, &["gitspaces.localhost".into()], Transport::Tls),
+        parse(&parts, &["gitspaces.localhost".into()], Transport::Tls),
         Names::new(&config::Headers::default()).map(Arc::new),
         "api-k3x9q2".parse(),
     ) else {
@@ -101,7 +102,6 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
         host_header: HostHeader::Public,
         number: 80,
     };
-    let (mut parts, ()) = request.into_parts();
     if to_upstream(&mut parts, &head, &target, &forwarding).is_err() {
         return;
     }

@@ -15,6 +15,7 @@ mod guard;
 mod headers;
 mod pool;
 mod send;
+mod spare;
 mod tls;
 mod upgrade;
 mod version;
@@ -22,7 +23,7 @@ mod version;
 use std::sync::Arc;
 
 use crate::config::Timeouts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version, request::Parts};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
@@ -53,24 +54,18 @@ pub(crate) struct Exchange<'a> {
 /// Sends the request and gives its answer. The account and permit travel with the answer's body or stream.
 pub(crate) async fn forward(
     pool: &Arc<Pool>,
-    request: Request<Incoming>,
-    exchange: Exchange<'_>,
+    (parts, mut incoming): (&mut Parts, Incoming),
+    exchange: &Exchange<'_>,
     permit: Permit,
     account: &mut Option<Account>,
 ) -> Result<Response<Body>, Rejection> {
-    let (mut parts, mut incoming) = request.into_parts();
     let client_upgrade = exchange
         .head
         .upgrade
         .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
         .flatten();
-    let asked = upgrade::asked(&mut parts, client_upgrade.is_some());
-    headers::to_upstream(
-        &mut parts,
-        exchange.head,
-        exchange.target,
-        exchange.forwarding,
-    )?;
+    let asked = upgrade::asked(parts, client_upgrade.is_some());
+    headers::to_upstream(parts, exchange.head, exchange.target, exchange.forwarding)?;
     if let Some(asked) = &asked {
         upgrade::ask(&mut parts.headers, asked);
     }
@@ -79,13 +74,13 @@ pub(crate) async fn forward(
         // Boxed: few clients end such a body behind its head.
         Box::pin(body::ended(&mut incoming, exchange.timeouts.body_idle)).await?;
     }
-    let (body, progress) = request_body(incoming, &exchange, account);
+    let (body, progress) = request_body(incoming, exchange, account);
     let (response, lease) = send(
         pool,
         parts,
         body,
         progress.as_ref(),
-        &exchange,
+        exchange,
         asked.is_some(),
     )
     .await?;
@@ -115,7 +110,7 @@ pub(crate) async fn forward(
     carried.account.step(Step::Relay);
     if let Some((client, protocol)) = switch {
         lease.let_go();
-        upgrade::switch(&mut response, client, &protocol, carried, &exchange);
+        upgrade::switch(&mut response, client, &protocol, carried, exchange);
         return Ok(Response::from_parts(response, Body::empty()));
     }
     let bodyless = method == Method::HEAD || incoming.is_end_stream();

@@ -4,7 +4,11 @@
 //! before a byte of an answer came (RFC 9110 §9.2.2): then its end was none of this request's doing. Everything else is sent
 //! once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
@@ -13,7 +17,8 @@ use tokio::time::Instant;
 use super::{
     Exchange,
     body::{Progress, RequestBody},
-    pool::{Lease, Pool, Wanted},
+    pool::{Lease, Pool, Sent, Wanted},
+    spare::Spare,
     version,
 };
 use crate::{
@@ -27,7 +32,7 @@ use crate::{
 /// Sends on a pooled connection or a new one; tries once more where that is safe.
 pub(super) async fn send(
     pool: &Arc<Pool>,
-    parts: Parts,
+    parts: &mut Parts,
     body: RequestBody,
     progress: Option<&Arc<Progress>>,
     exchange: &Exchange<'_>,
@@ -38,7 +43,7 @@ pub(super) async fn send(
         upgrade,
         within: exchange.timeouts.connect,
     };
-    let mut request = Request::from_parts(parts, body);
+    let mut request = request(parts, body);
     let mut fresh = false;
     loop {
         let taken = if fresh { None } else { pool.take(wanted).await };
@@ -49,7 +54,8 @@ pub(super) async fn send(
         };
         version::fit(&mut request, lease.is_http2(), exchange.target)?;
         let spare = spare(&request, progress.is_some(), &lease);
-        match attempt(&mut lease, request, progress, exchange).await {
+        let sent = pin!(lease.send(request));
+        match attempt(&mut lease, sent, progress, exchange).await {
             Ok(response) => return Ok((response, lease)),
             // The pool loses a connection with every turn; one that served nobody is not tried twice.
             Err(Failed {
@@ -59,7 +65,8 @@ pub(super) async fn send(
             Err(Failed {
                 rejection, silent, ..
             }) => {
-                let Some(spare) = spare.filter(|_| silent) else {
+                let spare = spare.filter(|_| silent).and_then(Spare::request);
+                let Some(spare) = spare else {
                     return Err(rejection);
                 };
                 (request, fresh) = (spare, true);
@@ -68,21 +75,20 @@ pub(super) async fn send(
     }
 }
 
+/// What is sent: the head's parts are taken out of where they lie.
+fn request(parts: &mut Parts, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = std::mem::take(&mut parts.method);
+    *request.uri_mut() = std::mem::take(&mut parts.uri);
+    *request.version_mut() = parts.version;
+    *request.headers_mut() = std::mem::take(&mut parts.headers);
+    request
+}
+
 /// A copy to send again, where a second sending changes nothing and the connection may have died on its own.
-fn spare(
-    request: &Request<RequestBody>,
-    has_body: bool,
-    lease: &Lease,
-) -> Option<Request<RequestBody>> {
+fn spare(request: &Request<RequestBody>, has_body: bool, lease: &Lease) -> Option<Spare> {
     let safe = request.method().is_idempotent() && !has_body && lease.rested();
-    safe.then(|| {
-        let mut copy = Request::new(RequestBody::empty());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        copy
-    })
+    safe.then(|| Spare::of(request))
 }
 
 /// A failed attempt.
@@ -94,17 +100,17 @@ struct Failed {
     silent: bool,
 }
 
+/// Waits for the answer to what was sent.
 async fn attempt(
     lease: &mut Lease,
-    request: Request<RequestBody>,
+    sent: Pin<&mut impl Future<Output = Sent>>,
     progress: Option<&Arc<Progress>>,
     exchange: &Exchange<'_>,
 ) -> Result<Response<Incoming>, Failed> {
-    let late = overdue(exchange.timeouts, progress);
     let outcome = tokio::select! {
         biased;
-        outcome = lease.send(request) => outcome,
-        late = late => {
+        outcome = sent => outcome,
+        late = overdue(exchange.timeouts, progress) => {
             lease.late();
             return Err(Failed { rejection: Rejection::Timeout(late), unsent: None, silent: false });
         }

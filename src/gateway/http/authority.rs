@@ -4,7 +4,7 @@
 
 use std::net::Ipv6Addr;
 
-use http::{Request, Version, header};
+use http::{Version, header, request::Parts};
 
 use super::asks_for_upgrade;
 use crate::gateway::rejection::Rejection;
@@ -23,8 +23,8 @@ pub(super) struct Authority {
 
 impl Authority {
     /// The one authority of the request (RFC 9112 §3.2, RFC 9113 §8.3.1).
-    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Rejection> {
-        let mut hosts = request.headers().get_all(header::HOST).iter();
+    pub(super) fn of(request: &Parts) -> Result<Self, Rejection> {
+        let mut hosts = request.headers.get_all(header::HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => Some(
                 host.to_str()
@@ -33,11 +33,11 @@ impl Authority {
             (None, _) => None,
             (Some(_), Some(_)) => return Err(Rejection::BadRequest("more than one Host")),
         };
-        let target = request.uri().authority().map(http::uri::Authority::as_str);
+        let target = request.uri.authority().map(http::uri::Authority::as_str);
         match (target, host) {
             (Some(target), Some(host)) => {
                 let (named, host) = (Self::read(target)?, Self::read(host)?);
-                match named.is(&host, request.uri().scheme_str()) {
+                match named.is(&host, request.uri.scheme_str()) {
                     true => Ok(host),
                     false => Err(Rejection::BadRequest(
                         "Host differs from the request target",
@@ -46,7 +46,7 @@ impl Authority {
             }
             // HTTP/2 has its authority in the pseudo-header. VS Code's Node client sends upgrades in absolute form without Host.
             (Some(target), None)
-                if request.version() == Version::HTTP_2 || asks_for_upgrade(request) =>
+                if request.version == Version::HTTP_2 || asks_for_upgrade(request) =>
             {
                 Self::read(target)
             }

@@ -2,18 +2,18 @@
 //!
 //! Not here: what both versions of HTTP have in common (`gateway::http`), what h2 drops before we see it (`frames`).
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts, uri::PathAndQuery};
 
 use crate::gateway::rejection::Rejection;
 
 /// Refuses what h2 let pass. Nothing has been copied yet.
-pub(crate) fn check<B>(request: &Request<B>, fields_max: usize) -> Result<(), Rejection> {
-    if request.headers().len() > fields_max {
+pub(crate) fn check(request: &Parts, fields_max: usize) -> Result<(), Rejection> {
+    if request.headers.len() > fields_max {
         return Err(Rejection::HeadTooLarge);
     }
-    target(request.method(), request.uri())?;
-    length(request.headers())?;
-    match request.headers().values().all(is_trimmed) {
+    target(&request.method, &request.uri)?;
+    length(&request.headers)?;
+    match request.headers.values().all(is_trimmed) {
         true => Ok(()),
         false => Err(Rejection::BadRequest(
             "a field value begins or ends with a space",

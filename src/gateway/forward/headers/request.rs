@@ -341,7 +341,8 @@ mod tests {
                 .header("host", host)
                 .body(())
                 .unwrap();
-            let head = crate::gateway::http::parse(&request, &[], Transport::Tls).unwrap();
+            let head =
+                crate::gateway::http::parse(&request.into_parts().0, &[], Transport::Tls).unwrap();
             let client = "2001:db8::1".parse().unwrap();
             forwarded(&mut Values::new(), client, "https", &head).unwrap()
         };

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::Either;
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{
     body::{Body as _, Incoming},
@@ -23,7 +24,8 @@ use crate::gateway::{
 /// Shorter than any client takes between two requests, longer than a busy connection rests.
 const RESTED: Duration = Duration::from_micros(100);
 
-type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+/// How a sending ended.
+pub(crate) type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// A connection of HTTP/1.1 at rest.
 pub(super) struct Resting {
@@ -77,22 +79,22 @@ pub(super) enum Sender {
 }
 
 impl Lease {
-    /// Sends a request and waits for the head of its answer.
-    pub(in crate::gateway::forward) async fn send(
+    /// Sends a request now, and resolves to the head of its answer.
+    pub(in crate::gateway::forward) fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Sent {
+    ) -> impl Future<Output = Sent> + use<> {
         match &mut self.sender {
             Sender::Http1(connection) => {
                 announce(&mut request);
                 expect::hold(&mut request);
                 connection.heard.forget();
                 connection.watch.arm();
-                connection.sender.try_send_request(request).await
+                Either::Left(connection.sender.try_send_request(request))
             }
             Sender::Http2 { sender, heard, .. } => {
                 heard.forget();
-                sender.try_send_request(request).await
+                Either::Right(sender.try_send_request(request))
             }
         }
     }

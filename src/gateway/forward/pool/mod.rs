@@ -23,7 +23,7 @@ use crate::{
     gateway::{account::Sink, route::Target},
 };
 
-pub(crate) use lease::Lease;
+pub(crate) use lease::{Lease, Sent};
 
 use lease::{Resting, Sender};
 use streams::{Room, Shared};
