@@ -7,6 +7,7 @@ use std::{
 
 use cde_gateway::gateway::auth::{Authentication, Authenticator, LastToken};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use futures_util::FutureExt;
 use http::request::Parts;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
@@ -107,13 +108,17 @@ fn session(auth: &Authenticator, issuer: &Issuer) -> String {
         "a",
         "1",
     );
-    match auth.authenticate(
-        &mut navigation,
-        HOST,
-        true,
-        SystemTime::now(),
-        &LastToken::default(),
-    ) {
+    match auth
+        .authenticate(
+            &mut navigation,
+            HOST,
+            true,
+            SystemTime::now(),
+            &LastToken::default(),
+        )
+        .now_or_never()
+        .expect("no key is fetched")
+    {
         Authentication::Ticket(ticket) => {
             let cookie = auth.session(&ticket, HOST, SystemTime::now());
             let cookie = cookie.to_str().unwrap_or_default();
@@ -130,7 +135,10 @@ fn benches(criterion: &mut Criterion) {
     let now = SystemTime::now();
     let last = LastToken::default();
     let authenticate = |mut request: Parts| {
-        let found = auth.authenticate(&mut request, HOST, false, now, &last);
+        let found = auth
+            .authenticate(&mut request, HOST, false, now, &last)
+            .now_or_never()
+            .expect("no key is fetched");
         black_box((request, found))
     };
     let cookie = session(&auth, &issuers[0].0);

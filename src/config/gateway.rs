@@ -179,6 +179,24 @@ pub struct Issuer {
     /// A key set (RFC 7517).
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
+    /// Where the issuer publishes one.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// The authorities that its certificate may be of, in place of the system's (PEM).
+    #[serde(default)]
+    pub jwks_ca_file: Option<PathBuf>,
+    /// How often it is fetched.
+    #[serde(
+        default = "Issuer::default_jwks_refresh",
+        deserialize_with = "super::duration::duration"
+    )]
+    pub jwks_refresh: Duration,
+    /// How long the last one counts while its issuer is down.
+    #[serde(
+        default = "Issuer::default_jwks_stale",
+        deserialize_with = "super::duration::duration"
+    )]
+    pub jwks_stale: Duration,
     /// Single keys.
     #[serde(default)]
     pub key: Vec<IssuerKey>,
@@ -190,6 +208,12 @@ impl Issuer {
     }
     fn default_gitspace_claim() -> String {
         "gitspace".into()
+    }
+    const fn default_jwks_refresh() -> Duration {
+        Duration::from_mins(10)
+    }
+    const fn default_jwks_stale() -> Duration {
+        Duration::from_hours(24)
     }
 }
 

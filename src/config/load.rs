@@ -80,7 +80,8 @@ impl Config {
                 .key
                 .iter_mut()
                 .flat_map(|key| [&mut key.public_key_file, &mut key.secret_file]);
-            keys.chain([&mut issuer.jwks_file]).flatten()
+            keys.chain([&mut issuer.jwks_file, &mut issuer.jwks_ca_file])
+                .flatten()
         });
         let authorities = route.iter_mut().flat_map(|route| {
             let ports = route.ports.values_mut().map(|port| &mut port.tls_ca);

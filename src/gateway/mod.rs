@@ -213,7 +213,7 @@ impl Worker {
             gateway
                 .auth
                 .authenticate(request, &head.host, head.navigation, now, &peer.last_token);
-        let identity = match authentication {
+        let identity = match authentication.await {
             Authentication::Ticket(ticket) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;
                 return gateway

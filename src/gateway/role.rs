@@ -158,6 +158,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .collect();
     let mut registry = Registry::default();
     let auth = Authenticator::new(config, &settings.state_dir)?;
+    auth.register(&mut registry);
     let (tls, authority) = tls(&settings, &domains, auth.tls_tickets(), &mut registry)?;
     let routes = Arc::new(Table::new(config.upstreams.allow.clone()));
     StaticRoutes::read(config, &settings.routes)?.take(&routes)?;
@@ -336,6 +337,7 @@ impl Bound {
             tasks.spawn(follower.run(kept, background.clone()));
         }
         tasks.spawn(sweep(Arc::clone(&gateway), background.clone()));
+        tasks.spawn(follow_issuers(Arc::clone(&gateway), background.clone()));
         tasks.spawn(gateway.sink.log.clone().watch(background.clone()));
         if let Some(tls) = &gateway.tls {
             tasks.spawn(tls::watch(Arc::clone(tls), background.clone()));
@@ -407,6 +409,10 @@ fn follower(gateway: &Arc<Gateway>, settings: &Settings) -> Option<Follower> {
         store: feed::Store::new(&settings.state_dir),
         name: format!("gateway-{:x}", gateway.request_ids.start),
     })
+}
+
+async fn follow_issuers(gateway: Arc<Gateway>, stop: CancellationToken) {
+    gateway.auth.follow_issuers(stop).await;
 }
 
 async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {

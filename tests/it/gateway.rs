@@ -36,6 +36,7 @@ mod own_paths;
 mod pool;
 mod proxies;
 mod proxy;
+mod published_keys;
 mod ready;
 mod reasons;
 mod slow;

@@ -33,6 +33,9 @@ pub(in crate::config) fn files(config: &Config) -> Vec<Finding> {
         if let Some(path) = &issuer.jwks_file {
             readable(&format!("{key}.jwks_file"), path, &mut findings);
         }
+        if let Some(path) = &issuer.jwks_ca_file {
+            readable(&format!("{key}.jwks_ca_file"), path, &mut findings);
+        }
         for (index, single) in issuer.key.iter().enumerate() {
             let key = format!("{key}.key[{index}]");
             if let Some(path) = &single.public_key_file {

@@ -1,5 +1,7 @@
 //! `[gateway]`: domains, certificates, issuers, names of cookies.
 
+use std::{net::IpAddr, time::Duration};
+
 use super::{Findings, headers, text};
 use crate::config::{Algorithm, Config, Gateway, Issuer, IssuerKey, Role};
 
@@ -92,6 +94,7 @@ fn issuers(issuers: &[Issuer], feed: bool, findings: &mut Findings) {
             );
         }
         prefix(&key, issuer, before, feed, findings);
+        published(&key, issuer, findings);
         keys(&key, issuer, findings);
     }
 }
@@ -124,15 +127,57 @@ fn prefix(key: &str, issuer: &Issuer, before: &[Issuer], feed: bool, findings: &
     }
 }
 
+/// Whoever can answer for the URL can sign tokens: it must be proven who answers.
+fn published(key: &str, issuer: &Issuer, findings: &mut Findings) {
+    let Some(url) = &issuer.jwks_url else {
+        return;
+    };
+    let parsed = url.parse::<http::Uri>().ok();
+    let host = parsed
+        .as_ref()
+        .and_then(http::Uri::host)
+        .unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    let loopback = host == "localhost" || address.is_ok_and(|ip| ip.is_loopback());
+    let scheme = parsed.as_ref().and_then(http::Uri::scheme_str);
+    let proven = scheme == Some("https") || (scheme == Some("http") && loopback);
+    let problem = match () {
+        // Not shown: it may be a password.
+        () if url.contains(['@', '#']) => Some("holds a user or a fragment".to_owned()),
+        () if host.is_empty() || !proven => Some(format!(
+            "is {url:?}; an https URL is accepted, or an http one on this machine's loopback"
+        )),
+        () => None,
+    };
+    if let Some(problem) = problem {
+        findings.add(
+            format!("{key}.jwks_url"),
+            problem,
+            "write the issuer's `jwks_uri`, such as \"https://issuer.example.com/keys\"",
+        );
+    }
+    let shortest = Duration::from_secs(1);
+    if issuer.jwks_refresh < shortest || issuer.jwks_stale < issuer.jwks_refresh {
+        findings.add(
+            format!("{key}.jwks_refresh"),
+            format!(
+                "is {:?}, with a jwks_stale of {:?}",
+                issuer.jwks_refresh, issuer.jwks_stale
+            ),
+            "write at least \"1s\", and a jwks_stale that is not shorter",
+        );
+    }
+}
+
 fn keys(key: &str, issuer: &Issuer, findings: &mut Findings) {
-    if issuer.jwks_file.is_none() && issuer.key.is_empty() {
+    if issuer.jwks_file.is_none() && issuer.jwks_url.is_none() && issuer.key.is_empty() {
         findings.add(
             key,
             format!(
                 "issuer {:?} has no keys, so none of its tokens could be checked",
                 issuer.issuer
             ),
-            "add jwks_file, or a [[gateway.issuer.key]] table",
+            "add jwks_url or jwks_file, or a [[gateway.issuer.key]] table",
         );
     }
     for (index, single) in issuer.key.iter().enumerate() {

@@ -26,7 +26,9 @@ pub enum Error {
         source: io::Error,
     },
     /// An issuer without a key.
-    #[error("issuer {0:?} has no key: set `jwks_file`, or add a [[gateway.issuer.key]]")]
+    #[error(
+        "issuer {0:?} has no key: set `jwks_url` or `jwks_file`, or add a [[gateway.issuer.key]]"
+    )]
     NoKey(String),
     /// A key entry that names no file, two, or the wrong kind.
     #[error("issuer {issuer:?}, key {id:?}: {algorithm} needs `{needed}` and nothing else")]
@@ -77,6 +79,17 @@ pub enum Error {
         "{0} holds no key that can be used: ES256 (P-256), EdDSA (Ed25519) and RS256 (2048 bits or more) can"
     )]
     NoUsableKey(String),
+    /// A key set that could not be fetched.
+    #[error("cannot fetch the key set {url}: {problem}")]
+    Fetch {
+        /// From where.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// A file without a certificate.
+    #[error("{0} holds no certificate (PEM) that could be an authority")]
+    Authorities(PathBuf),
     /// Two keys with one `kid`.
     #[error("issuer {issuer:?} has two keys with the id {id:?}")]
     DoubledKey {
@@ -235,6 +248,17 @@ pub enum TokenError {
     /// A session cookie that is not, or no longer, good.
     #[error("the session {0}")]
     Session(&'static str),
+}
+
+impl TokenError {
+    /// Whose new keys may make this token good, and which one it names ("": none).
+    pub(super) fn wants_key(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::UnknownKey { issuer, kid } => Some((issuer, kid)),
+            Self::NoKeyId(issuer) => Some((issuer, "")),
+            _ => None,
+        }
+    }
 }
 
 /// A text from the network, short enough for a log line.

@@ -1,7 +1,7 @@
 //! The issuers whose tokens are accepted, each with its keys.
 //!
 //! A key has one algorithm, from its file or entry; what a token's header says is only compared with it. Keys come from
-//! PEM files, secret files and JWK sets: files that the configuration names, or the feed.
+//! PEM files, secret files and JWK sets: files that the configuration names, the feed, or an issuer's URL (`published`).
 
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
@@ -28,7 +28,7 @@ pub(crate) struct Issuers {
 }
 
 /// An issuer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Issuer {
     pub(crate) name: Arc<str>,
     /// "" = not checked.
@@ -40,7 +40,7 @@ pub(crate) struct Issuer {
 }
 
 /// A key with the one algorithm that it is used with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Key {
     id: Box<str>,
     pub(crate) algorithm: Algorithm,
@@ -89,7 +89,7 @@ impl Issuers {
 }
 
 impl Issuer {
-    /// Reads the keys of a configured issuer.
+    /// Reads the keys of a configured issuer. Those at its URL are not among them.
     pub(crate) fn load(config: &config::Issuer) -> Result<Self, Error> {
         let mut keys = match &config.jwks_file {
             Some(path) => key_set(&path.display().to_string(), &read(path)?)?,
@@ -98,7 +98,7 @@ impl Issuer {
         for entry in &config.key {
             keys.push(Key::load(&config.issuer, entry)?);
         }
-        if keys.is_empty() {
+        if keys.is_empty() && config.jwks_url.is_none() {
             return Err(Error::NoKey(config.issuer.clone()));
         }
         Self {
@@ -125,18 +125,34 @@ impl Issuer {
         .checked()
     }
 
-    fn checked(self) -> Result<Self, Error> {
-        for (index, key) in self.keys.iter().enumerate() {
-            let same = self.keys[..index]
-                .iter()
-                .filter(|other| other.id == key.id)
-                .count();
-            if same > 0 && (!key.id.is_empty() || same >= NAMELESS_MAX) {
+    /// The same issuer with the keys that it publishes. A key of the configuration stands before one of the same name.
+    pub(super) fn with(&self, published: &[Key]) -> Self {
+        let mut issuer = self.clone();
+        for key in published {
+            if issuer.takes(key) {
+                issuer.keys.push(key.clone());
+            } else {
+                tracing::warn!(issuer = %self.name, kid = %key.id, "a published key has the id of another one and is left alone");
+            }
+        }
+        issuer
+    }
+
+    /// Whether a key can be told from those before it.
+    fn takes(&self, key: &Key) -> bool {
+        let same = self.keys.iter().filter(|other| other.id == key.id).count();
+        same == 0 || (key.id.is_empty() && same < NAMELESS_MAX)
+    }
+
+    fn checked(mut self) -> Result<Self, Error> {
+        for key in std::mem::take(&mut self.keys) {
+            if !self.takes(&key) {
                 return Err(Error::DoubledKey {
                     issuer: self.name.to_string(),
                     id: key.id.to_string(),
                 });
             }
+            self.keys.push(key);
         }
         Ok(self)
     }
@@ -169,6 +185,11 @@ impl Issuer {
 }
 
 impl Key {
+    /// Whether a token that names this key ("": none) means it.
+    pub(super) fn is_named(&self, kid: &str) -> bool {
+        *self.id == *kid
+    }
+
     fn load(issuer: &str, entry: &config::IssuerKey) -> Result<Self, Error> {
         let algorithm = entry.algorithm;
         let key = match (algorithm, &entry.public_key_file, &entry.secret_file) {
@@ -291,7 +312,7 @@ fn rsa_bits(key: &DecodingKey) -> Option<usize> {
 }
 
 /// The keys of a set that can be used; others are left alone, since sets hold keys for other purposes too.
-fn key_set(from: &str, json: &[u8]) -> Result<Vec<Key>, Error> {
+pub(super) fn key_set(from: &str, json: &[u8]) -> Result<Vec<Key>, Error> {
     let set: JwkSet = serde_json::from_slice(json).map_err(|source| Error::KeySet {
         from: from.into(),
         source,

@@ -1,7 +1,7 @@
 //! Second step of the path: who is asking.
 //!
 //! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
-//! in [`keys`] and our [`own_keys`], [`cache`] remembers the good ones, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
+//! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
 //! path; what apps get to verify themselves is in [`assertion`].
 //!
 //! Not here: what the principal may do (`authorize`), and what a refusal looks like (`rejection`).
@@ -18,6 +18,7 @@ mod last;
 mod own_keys;
 mod principal;
 mod private_file;
+mod published;
 mod session;
 mod sources;
 mod ticket;
@@ -26,17 +27,20 @@ pub(crate) mod token;
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, request::Parts};
+use http::{HeaderValue, Method, Uri, request::Parts};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     assertion::Assertions,
     cache::{Cache, Digest, Entry},
     carrier::{Carrier, Place},
     principal::seconds,
+    published::Published,
     sources::{Keyring, Sources},
     ticket::Redeemer,
     token::TicketClaims,
@@ -58,6 +62,7 @@ pub struct Authenticator {
     cache: Cache,
     assertions: Assertions,
     redeemer: Redeemer,
+    issuer_metrics: published::Metrics,
 }
 
 /// Who is asking.
@@ -78,6 +83,15 @@ pub enum Authentication {
     Refused(TokenError),
 }
 
+/// What a request asks beside what its carriers hold.
+struct Asks<'a> {
+    uri: &'a Uri,
+    host: &'a str,
+    navigation: bool,
+    now: i64,
+    last: &'a LastToken,
+}
+
 /// A carrier's token as far as its recognition got: its digest, and the entry if it is cached.
 #[derive(Debug)]
 struct Recognised {
@@ -94,20 +108,21 @@ enum Held {
 impl Authenticator {
     /// Reads all keys. The gateway's own and the record of used tickets live in `state_dir`, and are made if absent.
     pub fn new(config: &config::Gateway, state_dir: &Path) -> Result<Self, Error> {
-        let (sources, keyring) = Sources::load(config, state_dir)?;
+        let (sources, keyring) = Sources::load(config, state_dir, seconds(SystemTime::now()))?;
         Ok(Self {
             keyring: ArcSwap::from_pointee(keyring),
             sources: Mutex::new(sources),
             cache: Cache::new(),
             assertions: Assertions::new(),
             redeemer: Redeemer::load(state_dir, seconds(SystemTime::now()))?,
+            issuer_metrics: published::Metrics::default(),
         })
     }
 
     /// Replaces what the configuration says; all stays as it is if this fails.
     pub fn reload(&self, config: &config::Gateway) -> Result<(), Error> {
         let mut sources = self.sources();
-        let keyring = sources.reload(config)?;
+        let keyring = sources.reload(config, seconds(SystemTime::now()))?;
         self.swap(keyring);
         Ok(())
     }
@@ -115,7 +130,7 @@ impl Authenticator {
     /// Takes the control plane's keys as they came by the feed. The same ones again change nothing.
     pub fn feed_keys(&self, keys: &FeedKeys) -> Result<(), Error> {
         let mut sources = self.sources();
-        if let Some(keyring) = sources.feed(keys)? {
+        if let Some(keyring) = sources.feed(keys, seconds(SystemTime::now()))? {
             self.swap(keyring);
         }
         Ok(())
@@ -124,7 +139,8 @@ impl Authenticator {
     /// Takes everything of ours out of the request, and tells who is asking.
     ///
     /// `host` is canonical. A ticket counts only on a `navigation`. `last` is the connection's.
-    pub fn authenticate(
+    /// It waits only for an issuer's new keys: where a token names one that is not known, and the issuer may have it.
+    pub async fn authenticate(
         &self,
         request: &mut Parts,
         host: &str,
@@ -132,21 +148,60 @@ impl Authenticator {
         now: SystemTime,
         last: &LastToken,
     ) -> Authentication {
-        let keyring = self.keyring.load();
         let now = seconds(now);
-        let recognise = |token: &[u8]| self.recognise(&keyring, token, last);
-        let carriers = match carrier::take(request, &keyring.token_cookies, recognise) {
+        let carriers = match self.carriers(request, last) {
             Ok(carriers) => carriers,
             Err(error) => return Authentication::Refused(error),
         };
         let navigation = navigation && request.method == Method::GET;
+        let asks = Asks {
+            uri: &request.uri,
+            host,
+            navigation,
+            now,
+            last,
+        };
+        let found = self.judge(&carriers, &asks);
+        if let Authentication::Refused(error) = &found
+            && let Some((issuer, kid)) = error.wants_key()
+            && let Some(published) = self.published(issuer)
+            && Box::pin(published.ask_for(kid, Instant::now())).await
+        {
+            return self.judge(&carriers, &asks);
+        }
+        found
+    }
+
+    fn published(&self, issuer: &str) -> Option<Arc<Published>> {
+        self.keyring.load().published.get(issuer).map(Arc::clone)
+    }
+
+    fn carriers(
+        &self,
+        request: &mut Parts,
+        last: &LastToken,
+    ) -> Result<Vec<Carrier<Recognised>>, TokenError> {
+        let keyring = self.keyring.load();
+        let recognise = |token: &[u8]| self.recognise(&keyring, token, last);
+        carrier::take(request, &keyring.token_cookies, recognise)
+    }
+
+    fn judge(&self, carriers: &[Carrier<Recognised>], asks: &Asks<'_>) -> Authentication {
+        let keyring = self.keyring.load();
+        let &Asks {
+            uri,
+            host,
+            navigation,
+            now,
+            last,
+        } = asks;
         let mut ticket = None;
         let mut refusal = None;
         let mut principal = None;
         // A ticket beats the rest but stands in the query, which comes late: a navigation looks for it before it is content.
         let ticket_possible =
             |carrier: &Carrier<Recognised>| navigation && carrier.place == Place::Query;
-        for carrier in &carriers {
+        for carrier in carriers {
             if principal.is_some() && !ticket_possible(carrier) {
                 continue;
             }
@@ -164,7 +219,7 @@ impl Authenticator {
         }
         match (ticket, principal, refusal) {
             (Some(ticket), otherwise, _) => {
-                let location = carrier::location(&request.uri);
+                let location = carrier::location(uri);
                 Authentication::Ticket(keyring.ticket(*ticket, location, otherwise))
             }
             (None, Some((principal, by_cookie)), _) => Authentication::Principal {
@@ -301,6 +356,28 @@ impl Authenticator {
             },
         );
         Ok(Held::Access(principal))
+    }
+
+    /// Fetches what issuers publish, until the stop. To be run off the data path.
+    pub(crate) async fn follow_issuers(&self, stop: CancellationToken) {
+        published::follow(self, stop).await;
+    }
+
+    /// Shows what becomes of that.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.issuer_metrics.register(registry);
+    }
+
+    fn issuer_metrics(&self) -> &published::Metrics {
+        &self.issuer_metrics
+    }
+
+    fn published_changed(&self) {
+        match self.sources().published_changed(seconds(SystemTime::now())) {
+            Ok(keyring) => self.swap(keyring),
+            // Names and prefixes were checked with the configuration, and keys cannot add to them.
+            Err(error) => tracing::error!(%error, "cannot take an issuer's new keys"),
+        }
     }
 
     fn swap(&self, keyring: Keyring) {

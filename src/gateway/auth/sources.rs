@@ -1,9 +1,10 @@
 //! Where keys come from, and the keyring that is made of them.
 //!
-//! Configuration and feed change at different times; either change makes a new [`Keyring`] with the next generation,
+//! Configuration, feed and published key sets change at different times; each change makes a new [`Keyring`] with the next generation,
 //! so that what an older one verified is verified again. A change that fails leaves everything as it was.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -14,10 +15,13 @@ use super::{
     keys::{Issuer, Issuers},
     own_keys::OwnKeys,
     principal::Principal,
+    published::Published,
     session,
     ticket::Ticket,
     token::TicketClaims,
 };
+use tokio::sync::Notify;
+
 use crate::{api::feed::FeedKeys, config};
 
 /// All that is needed to verify, at one moment. Never changed: another takes its place.
@@ -25,6 +29,8 @@ use crate::{api::feed::FeedKeys, config};
 pub(super) struct Keyring {
     pub(super) generation: u64,
     pub(super) issuers: Issuers,
+    /// By the name of the issuer.
+    pub(super) published: HashMap<Arc<str>, Arc<Published>>,
     pub(super) own: Arc<OwnKeys>,
     pub(super) token_cookies: Arc<[Box<str>]>,
     pub(super) session_max: Duration,
@@ -38,11 +44,13 @@ pub(super) struct Sources {
     generation: u64,
     configured: Configured,
     feed: Option<(FeedKeys, Arc<Issuer>)>,
+    /// Wakes who fetches published keys.
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug, Clone)]
 struct Configured {
-    issuers: Vec<Arc<Issuer>>,
+    issuers: Vec<(Arc<Issuer>, Option<Arc<Published>>)>,
     own: Arc<OwnKeys>,
     token_cookies: Arc<[Box<str>]>,
     session_max: Duration,
@@ -52,36 +60,62 @@ impl Sources {
     pub(super) fn load(
         config: &config::Gateway,
         state_dir: &Path,
+        now: i64,
     ) -> Result<(Self, Keyring), Error> {
-        let configured = Configured::load(config, state_dir)?;
-        let keyring = keyring(&configured, None, 0)?;
+        let wake = Arc::new(Notify::new());
+        let configured = Configured::load(config, state_dir, &[], &wake, now)?;
+        let keyring = keyring(&configured, None, 0, now)?;
         Ok((
             Self {
                 state_dir: state_dir.into(),
                 generation: 0,
                 configured,
                 feed: None,
+                wake,
             },
             keyring,
         ))
     }
 
-    pub(super) fn reload(&mut self, config: &config::Gateway) -> Result<Keyring, Error> {
-        let configured = Configured::load(config, &self.state_dir)?;
+    pub(super) fn reload(&mut self, config: &config::Gateway, now: i64) -> Result<Keyring, Error> {
+        let known = &self.configured.issuers;
+        let configured = Configured::load(config, &self.state_dir, known, &self.wake, now)?;
         let feed = self.feed.as_ref().map(|(_, issuer)| issuer);
-        let keyring = keyring(&configured, feed, self.generation + 1)?;
+        let keyring = keyring(&configured, feed, self.generation + 1, now)?;
         self.generation += 1;
         self.configured = configured;
+        self.wake.notify_one();
         Ok(keyring)
     }
 
+    /// Published keys have changed, or got too old.
+    pub(super) fn published_changed(&mut self, now: i64) -> Result<Keyring, Error> {
+        let feed = self.feed.as_ref().map(|(_, issuer)| issuer);
+        let keyring = keyring(&self.configured, feed, self.generation + 1, now)?;
+        self.generation += 1;
+        Ok(keyring)
+    }
+
+    /// The key sets that issuers publish.
+    pub(super) fn published(&self) -> impl Iterator<Item = &Arc<Published>> {
+        self.configured
+            .issuers
+            .iter()
+            .filter_map(|(_, published)| published.as_ref())
+    }
+
+    /// Resolves when one of them may be due.
+    pub(super) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
     /// None: nothing is new.
-    pub(super) fn feed(&mut self, keys: &FeedKeys) -> Result<Option<Keyring>, Error> {
+    pub(super) fn feed(&mut self, keys: &FeedKeys, now: i64) -> Result<Option<Keyring>, Error> {
         if self.feed.as_ref().is_some_and(|(known, _)| known == keys) {
             return Ok(None);
         }
         let issuer = Arc::new(Issuer::feed(keys)?);
-        let keyring = keyring(&self.configured, Some(&issuer), self.generation + 1)?;
+        let keyring = keyring(&self.configured, Some(&issuer), self.generation + 1, now)?;
         self.generation += 1;
         self.feed = Some((keys.clone(), issuer));
         Ok(Some(keyring))
@@ -89,11 +123,22 @@ impl Sources {
 }
 
 impl Configured {
-    fn load(config: &config::Gateway, state_dir: &Path) -> Result<Self, Error> {
-        let issuers = config
-            .issuer
-            .iter()
-            .map(|issuer| Issuer::load(issuer).map(Arc::new));
+    /// What is published is kept from `known`, where it is the same.
+    fn load(
+        config: &config::Gateway,
+        state_dir: &Path,
+        known: &[(Arc<Issuer>, Option<Arc<Published>>)],
+        wake: &Arc<Notify>,
+        now: i64,
+    ) -> Result<Self, Error> {
+        let issuers = config.issuer.iter().map(|issuer| {
+            let known = known.iter().filter_map(|(_, published)| published.as_ref());
+            let published = match known.into_iter().find(|published| published.fits(issuer)) {
+                Some(published) => Some(Arc::clone(published)),
+                None => Published::of(issuer, state_dir, wake, now)?.map(Arc::new),
+            };
+            Ok((Arc::new(Issuer::load(issuer)?), published))
+        });
         let own = config
             .keys
             .file
@@ -125,6 +170,7 @@ fn keyring(
     configured: &Configured,
     feed: Option<&Arc<Issuer>>,
     generation: u64,
+    now: i64,
 ) -> Result<Keyring, Error> {
     let Configured {
         issuers,
@@ -132,9 +178,21 @@ fn keyring(
         token_cookies,
         session_max,
     } = configured.clone();
+    let mut by_issuer = HashMap::new();
+    let issuers = issuers
+        .into_iter()
+        .map(|(issuer, published)| match published {
+            Some(published) => {
+                let all = issuer.with(&published.keys(now));
+                by_issuer.insert(Arc::clone(&issuer.name), published);
+                Arc::new(all)
+            }
+            None => issuer,
+        });
     Ok(Keyring {
         generation,
-        issuers: Issuers::new(issuers.into_iter().chain(feed.cloned()))?,
+        issuers: Issuers::new(issuers.chain(feed.cloned()))?,
+        published: by_issuer,
         own,
         token_cookies,
         session_max,

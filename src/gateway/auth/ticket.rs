@@ -289,6 +289,6 @@ fn parse_line(line: &str) -> Option<([u8; 32], i64)> {
     Some((bytes, until.parse().ok()?))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,12 +5,13 @@ use http::{Method, header::COOKIE, request::Parts};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::support::{Fixture, HOST, Key, request, result, seconds};
+use super::support::{AtOnce, Fixture, HOST, Key, request, result, seconds};
 
 fn authenticate(fixture: &Fixture, request: &mut Parts) -> Authentication {
     fixture
         .auth
         .authenticate(request, HOST, false, fixture.now, &fixture.last)
+        .at_once()
 }
 
 fn header<'a>(request: &'a Parts, name: &str) -> Option<&'a str> {

@@ -9,7 +9,9 @@ use http::HeaderValue;
 use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
 use serde_json::{Value, json};
 
-use super::support::{Fixture, HOST, ISSUER, Key, gateway, issuer, later, request, result, write};
+use super::support::{
+    AtOnce, Fixture, HOST, ISSUER, Key, gateway, issuer, later, request, result, write,
+};
 
 /// A session's `Set-Cookie`, from a ticket.
 fn begin(fixture: &Fixture) -> HeaderValue {
@@ -17,6 +19,7 @@ fn begin(fixture: &Fixture) -> HeaderValue {
     match fixture
         .auth
         .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+        .at_once()
     {
         Authentication::Ticket(ticket) => fixture.auth.session(&ticket, HOST, fixture.now),
         other => panic!("no ticket: {other:?}"),
@@ -46,6 +49,7 @@ fn open(
         now,
         &LastToken::default(),
     )
+    .at_once()
 }
 
 #[test]
@@ -170,7 +174,8 @@ fn a_session_that_would_not_fit_into_a_cookie_is_refused_with_its_ticket() {
     let mut navigation = request(&format!("/?gitspace_token={ticket}"), &[]);
     let found = fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last);
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+        .at_once();
     assert!(matches!(result(found), Err(TokenError::Ticket(_))));
 }
 

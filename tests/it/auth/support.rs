@@ -154,13 +154,17 @@ impl Fixture {
     /// What a token in our own header gives, `after` so many seconds.
     pub(crate) fn try_after(&self, token: &str, after: i64) -> Result<Principal, TokenError> {
         let mut request = request("/", &[("x-gitspace-token", token)]);
-        result(self.auth.authenticate(
-            &mut request,
-            HOST,
-            false,
-            later(self.now, after),
-            &self.last,
-        ))
+        result(
+            self.auth
+                .authenticate(
+                    &mut request,
+                    HOST,
+                    false,
+                    later(self.now, after),
+                    &self.last,
+                )
+                .at_once(),
+        )
     }
 
     pub(crate) fn try_token(&self, token: &str) -> Result<Principal, TokenError> {
@@ -171,6 +175,15 @@ impl Fixture {
         self.try_token(&self.token(more)).unwrap_err()
     }
 }
+
+/// For what has nothing to wait for.
+pub(crate) trait AtOnce: Future + Sized {
+    fn at_once(self) -> Self::Output {
+        futures_util::FutureExt::now_or_never(self).expect("it waits")
+    }
+}
+
+impl<F: Future> AtOnce for F {}
 
 pub(crate) fn result(authentication: Authentication) -> Result<Principal, TokenError> {
     match authentication {

@@ -13,13 +13,14 @@ use cde_gateway::{
 use http::Method;
 use serde_json::{Value, json};
 
-use super::support::{Fixture, HOST, ISSUER, gateway, issuer, request, result, seconds};
+use super::support::{AtOnce, Fixture, HOST, ISSUER, gateway, issuer, request, result, seconds};
 
 fn ticket(fixture: &Fixture, jti: &str) -> Ticket {
     let mut navigation = request(&format!("/?gitspace_token={}", fixture.ticket(jti)), &[]);
     match fixture
         .auth
         .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+        .at_once()
     {
         Authentication::Ticket(ticket) => ticket,
         other => panic!("no ticket: {other:?}"),
@@ -37,6 +38,7 @@ fn a_ticket_counts_only_in_the_url_of_a_navigation() {
         fixture
             .auth
             .authenticate(&mut request, HOST, navigation, fixture.now, &fixture.last)
+            .at_once()
     };
     assert!(matches!(
         attempt(&target, Method::GET, true, ""),
@@ -57,10 +59,10 @@ fn a_ticket_beats_a_session_and_remembers_it() {
     let bob = fixture.token(json!({ "sub": "bob" }));
     let target = format!("/?gitspace_token={}", fixture.ticket("t"));
     let mut navigation = request(&target, &[("x-gitspace-token", &bob)]);
-    let Authentication::Ticket(ticket) =
-        fixture
-            .auth
-            .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+    let Authentication::Ticket(ticket) = fixture
+        .auth
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+        .at_once()
     else {
         panic!("no ticket");
     };
@@ -78,7 +80,8 @@ fn an_access_token_in_a_url_stays_access_for_that_request() {
     );
     let found = fixture
         .auth
-        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last);
+        .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+        .at_once();
     assert!(matches!(
         found,
         Authentication::Principal {
@@ -108,13 +111,12 @@ fn a_ticket_is_for_one_port_of_one_gitspace_and_short() {
         let mut bad = good.clone();
         bad[claim] = value;
         let mut navigation = request(&format!("/?gitspace_token={}", fixture.token(bad)), &[]);
-        let found = result(fixture.auth.authenticate(
-            &mut navigation,
-            HOST,
-            true,
-            fixture.now,
-            &fixture.last,
-        ));
+        let found = result(
+            fixture
+                .auth
+                .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+                .at_once(),
+        );
         assert!(
             matches!(found, Err(TokenError::Ticket(_) | TokenError::Missing(_))),
             "{claim}: {found:?}"
@@ -153,6 +155,7 @@ fn the_redirect_stays_on_this_host() {
         match fixture
             .auth
             .authenticate(&mut navigation, HOST, true, fixture.now, &fixture.last)
+            .at_once()
         {
             Authentication::Ticket(ticket) => assert_eq!(ticket.location, location),
             other => panic!("{target}: {other:?}"),

@@ -44,13 +44,27 @@ impl Issuer {
         .unwrap()
     }
 
-    /// Its public key as the feed carries it.
-    pub(crate) fn feed_keys(&self) -> Value {
+    /// Its public key as a key set has it.
+    pub(crate) fn jwk(&self, kid: &str) -> Value {
         let jwk =
             jsonwebtoken::jwk::Jwk::from_encoding_key(&self.private, Algorithm::ES256).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
-        jwk["kid"] = "1".into();
-        json!({ "issuer": self.name, "audience": "cde-gateway", "jwks": { "keys": [jwk] } })
+        jwk["kid"] = kid.into();
+        jwk
+    }
+
+    /// Its public key as the feed carries it.
+    pub(crate) fn feed_keys(&self) -> Value {
+        let keys = [self.jwk("1")];
+        json!({ "issuer": self.name, "audience": "cde-gateway", "jwks": { "keys": keys } })
+    }
+
+    /// An access token with these members more in its header.
+    pub(crate) fn token_headed(&self, subject: &str, more: impl FnOnce(&mut Header)) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        more(&mut header);
+        let claims = self.claims(subject, &json!({}));
+        secret(jsonwebtoken::encode(&header, &claims, &self.private).unwrap())
     }
 
     /// An access token for an hour.
