@@ -3,7 +3,7 @@
 //! Sixth step of the path, pure. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
 //! a gitspace exists only where it may use a port of it. What state the gitspace is in is said only to those who may know.
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderValue, Method, header, request::Parts};
 
 use crate::api::{
     access::{Port, Visibility},
@@ -33,9 +33,9 @@ pub(crate) enum Who<'a> {
 pub(crate) fn authorize<'e>(
     who: Who<'_>,
     found: Option<&'e (std::sync::Arc<Entry>, Port)>,
-    method: &Method,
-    headers: &HeaderMap,
+    request: &Parts,
     head: &Head,
+    secure: bool,
     domains: &[Box<str>],
 ) -> Result<(&'e Entry, &'e Endpoint), Rejection> {
     let Some((entry, port)) = found else {
@@ -46,7 +46,7 @@ pub(crate) fn authorize<'e>(
     };
     let endpoint = entry.endpoint(*port);
     if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.visibility == Visibility::Public) {
-        check_origin(&who, method, headers, head, endpoint, entry, domains)?;
+        check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
         return check_state(entry).map(|()| (&**entry, endpoint));
     }
     let principal = match who {
@@ -60,7 +60,7 @@ pub(crate) fn authorize<'e>(
     if !may(principal, entry, endpoint) {
         return Err(Rejection::NotAllowed);
     }
-    check_origin(&who, method, headers, head, endpoint, entry, domains)?;
+    check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
     check_state(entry).map(|()| (&**entry, endpoint))
 }
 
@@ -96,11 +96,10 @@ fn may(principal: &Principal, entry: &Entry, endpoint: &Endpoint) -> bool {
 /// methods and WebSockets that come with our cookie need an Origin that belongs here.
 fn check_origin(
     who: &Who<'_>,
-    method: &Method,
-    headers: &HeaderMap,
+    request: &Parts,
     head: &Head,
-    endpoint: &Endpoint,
-    entry: &Entry,
+    (entry, endpoint): (&Entry, &Endpoint),
+    secure: bool,
     domains: &[Box<str>],
 ) -> Result<(), Rejection> {
     let by_cookie = matches!(
@@ -110,22 +109,48 @@ fn check_origin(
             ..
         }
     );
+    let method = &request.method;
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !head.upgrade;
     if !by_cookie || safe {
         return Ok(());
     }
-    let origin = headers
-        .get(header::ORIGIN)
-        .map(HeaderValue::to_str)
-        .and_then(Result::ok);
-    let origin = origin.ok_or(Rejection::OriginRefused)?;
-    if endpoint.cors.iter().any(|allowed| **allowed == *origin) {
-        return Ok(());
+    let origin = request.headers.get(header::ORIGIN);
+    let belongs = |origin| belongs(origin, head, Some(entry), Some(endpoint), secure, domains);
+    match origin.is_some_and(belongs) {
+        true => Ok(()),
+        false => Err(Rejection::OriginRefused),
     }
-    let host = super::http::origin_host(origin).ok_or(Rejection::OriginRefused)?;
-    let own = host == &*head.host
-        || matches!(super::http::destination(host, domains), Destination::Gitspace(gitspace, _) if gitspace == entry.gitspace);
-    own.then_some(()).ok_or(Rejection::OriginRefused)
+}
+
+/// Whether an origin is the host that is asked itself, another host of the same gitspace, or one that the port names. Our own are
+/// served over https wherever their browser came that way: then a page that came in the clear, from whoever is in between, is none.
+pub(crate) fn belongs(
+    origin: &HeaderValue,
+    head: &Head,
+    entry: Option<&Entry>,
+    endpoint: Option<&Endpoint>,
+    secure: bool,
+    domains: &[Box<str>],
+) -> bool {
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
+    if endpoint.is_some_and(|endpoint| endpoint.cors.iter().any(|allowed| **allowed == *origin)) {
+        return true;
+    }
+    let scheme = if secure { "https://" } else { "http" };
+    let Some(host) = super::http::origin_host(origin).filter(|_| origin.starts_with(scheme)) else {
+        return false;
+    };
+    if host == &*head.host {
+        return true;
+    }
+    let gitspace = match (entry, &head.destination) {
+        (Some(entry), _) => &entry.gitspace,
+        (None, Destination::Gitspace(gitspace, _)) => gitspace,
+        (None, Destination::Host) => return false,
+    };
+    matches!(super::http::destination(host, domains), Destination::Gitspace(other, _) if other == *gitspace)
 }
 
 fn check_state(entry: &Entry) -> Result<(), Rejection> {

@@ -13,6 +13,7 @@ pub mod auth;
 mod authorize;
 pub mod client;
 mod connection;
+mod cors;
 mod drain;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -249,6 +250,11 @@ impl Worker {
         }
 
         note(account, |account| account.step(Step::Authorize));
+        if principal.is_none()
+            && let Some(answer) = gateway.preflight(request, &head, found.as_ref(), client.secure)
+        {
+            return Ok(answer);
+        }
         let who = match identity {
             Ok((_, by_cookie)) => match &principal {
                 Some(principal) => Who::Principal {
@@ -262,9 +268,9 @@ impl Worker {
         let allowed = authorize(
             who,
             found.as_ref(),
-            &request.method,
-            &request.headers,
+            request,
             &head,
+            client.secure,
             &gateway.domains,
         );
         let (entry, endpoint) = match allowed {
@@ -313,14 +319,35 @@ impl Worker {
         let Some(body) = body.take() else {
             return Err(in_form(Rejection::ClientGone));
         };
+        let readers = cors::Policy::of(
+            &request.headers,
+            &head,
+            (entry, endpoint),
+            client.secure,
+            &gateway.domains,
+        );
         let request = (request, body);
-        forward(&self.pool, request, &exchange, permit, account)
+        let mut response = forward(&self.pool, request, &exchange, permit, account)
             .await
-            .map_err(in_form)
+            .map_err(in_form)?;
+        readers.apply(response.headers_mut());
+        Ok(response)
     }
 }
 
 impl Gateway {
+    /// Answers a preflight, which says nobody's name.
+    fn preflight(
+        &self,
+        request: &Parts,
+        head: &Head,
+        found: Option<&(Arc<Entry>, Port)>,
+        secure: bool,
+    ) -> Option<Response<Body>> {
+        let found = found.map(|(entry, port)| (&**entry, entry.endpoint(*port)));
+        cors::preflight(request, head, found, secure, &self.domains)
+    }
+
     /// What the upstream is told of this request.
     #[expect(
         clippy::too_many_arguments,

@@ -9,6 +9,7 @@ mod account;
 mod admin;
 mod balancers;
 mod bodies;
+mod cors;
 mod cuts;
 mod deadlines;
 mod faults;
