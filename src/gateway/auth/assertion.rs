@@ -4,13 +4,16 @@
 //! `/_gitspace/jwks.json` of every host. A signature costs more than all the rest of a request, so that one is used again
 //! for four minutes.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 
-use super::{cache::Digest, own_keys::OwnKeys, principal::Principal};
+use super::{own_keys::OwnKeys, principal::Principal};
 
 const ISSUER: &str = "cde-gateway";
 const LIFETIME: i64 = 300;
@@ -18,15 +21,32 @@ const USED_FOR: i64 = 240;
 /// Assertions kept; about 700 bytes each.
 const ENTRIES: usize = 10_000;
 
-/// Assertions that are still fresh.
+/// Assertions that are still fresh, by the hash of whom they are about. Two of one hash take each other's place and nothing else:
+/// what is found is compared.
 #[derive(Debug)]
-pub(super) struct Assertions(quick_cache::sync::Cache<Digest, Signed>);
+pub(super) struct Assertions {
+    signed: quick_cache::sync::Cache<u64, Arc<Signed>>,
+    hash: RandomState,
+}
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Signed {
     value: HeaderValue,
     at: i64,
     generation: u64,
+    name: Arc<str>,
+    org: Option<Arc<str>>,
+    host: Box<str>,
+    gitspace: Box<str>,
+}
+
+impl Signed {
+    fn is_about(&self, principal: &Principal, host: &str, gitspace: &str) -> bool {
+        *self.name == *principal.name
+            && self.org == principal.org
+            && *self.host == *host
+            && *self.gitspace == *gitspace
+    }
 }
 
 #[derive(Serialize)]
@@ -43,7 +63,10 @@ struct Claims<'a> {
 
 impl Assertions {
     pub(super) fn new() -> Self {
-        Self(quick_cache::sync::Cache::new(ENTRIES))
+        Self {
+            signed: quick_cache::sync::Cache::new(ENTRIES),
+            hash: RandomState::new(),
+        }
     }
 
     /// The header's value. None only if signing fails, which is logged.
@@ -55,12 +78,14 @@ impl Assertions {
         (host, gitspace): (&str, &str),
         now: i64,
     ) -> Option<HeaderValue> {
-        let digest = key(principal, host, gitspace);
-        let fresh = |signed: &Signed| {
-            signed.generation == generation && (0..USED_FOR).contains(&(now - signed.at))
+        let key = self.hash.hash_one((&principal.name, host, gitspace));
+        let fresh = |signed: &Arc<Signed>| {
+            signed.generation == generation
+                && (0..USED_FOR).contains(&(now - signed.at))
+                && signed.is_about(principal, host, gitspace)
         };
-        if let Some(signed) = self.0.get(&digest).filter(fresh) {
-            return Some(signed.value);
+        if let Some(signed) = self.signed.get(&key).filter(fresh) {
+            return Some(signed.value.clone());
         }
         let claims = Claims {
             iss: ISSUER,
@@ -72,26 +97,18 @@ impl Assertions {
             exp: now + LIFETIME,
         };
         let value = sign(keys, &claims)?;
-        self.0.insert(
-            digest,
-            Signed {
-                value: value.clone(),
-                at: now,
-                generation,
-            },
-        );
+        let signed = Signed {
+            value: value.clone(),
+            at: now,
+            generation,
+            name: Arc::clone(&principal.name),
+            org: principal.org.clone(),
+            host: host.into(),
+            gitspace: gitspace.into(),
+        };
+        self.signed.insert(key, Arc::new(signed));
         Some(value)
     }
-}
-
-fn key(principal: &Principal, host: &str, gitspace: &str) -> Digest {
-    // The parts cannot run into each other: neither a host nor an identifier nor a name holds a control character.
-    let org = principal.org.as_ref().map(Arc::as_ref).unwrap_or_default();
-    Digest::of(
-        b"assertion",
-        host.as_bytes(),
-        format!("{gitspace}\n{}\n{org}", principal.name).as_bytes(),
-    )
 }
 
 fn sign(keys: &OwnKeys, claims: &Claims<'_>) -> Option<HeaderValue> {

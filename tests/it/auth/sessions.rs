@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cde_gateway::gateway::auth::{
-    Authentication, Authenticator, Error, LastToken, SESSION_COOKIE, TokenError,
+    Authentication, Authenticator, Error, LastToken, Principal, SESSION_COOKIE, TokenError,
 };
 use http::HeaderValue;
 use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
@@ -300,4 +301,45 @@ fn an_app_can_verify_the_assertion_itself() {
         claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
         300
     );
+}
+
+#[test]
+fn an_assertion_is_about_one_principal_host_and_gitspace() {
+    let fixture = Fixture::new();
+    let claims = |principal: &Principal, host: &str, gitspace: &str| {
+        let value = fixture
+            .auth
+            .assertion(principal, host, gitspace, fixture.now);
+        let text = value.unwrap().to_str().unwrap().to_owned();
+        let payload = text.split('.').nth(1).unwrap().to_owned();
+        let claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let said = |name: &str| claims[name].as_str().unwrap_or_default().to_owned();
+        [said("sub"), said("org"), said("aud"), said("gitspace")]
+    };
+    // Kept ones are asked for in between.
+    for _ in 0..2 {
+        for (sub, org) in [
+            ("alice", "acme"),
+            ("alice", "other"),
+            ("alice", ""),
+            ("bob", "acme"),
+        ] {
+            let more = match org {
+                "" => json!({ "sub": sub }),
+                org => json!({ "sub": sub, "org": org }),
+            };
+            let principal = fixture.try_token(&fixture.token(more)).unwrap();
+            for (host, gitspace) in [
+                (HOST, "api-k3x9q2"),
+                (HOST, "web-k3x9q2"),
+                ("other.test", "api-k3x9q2"),
+            ] {
+                assert_eq!(
+                    claims(&principal, host, gitspace),
+                    [sub, org, host, gitspace]
+                );
+            }
+        }
+    }
 }
