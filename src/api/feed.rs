@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{id::GitspaceId, route::Route};
+use super::{id::GitspaceId, revocation::Revocation, route::Route};
 
 /// The answer to `GET /v1/feed`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Feed {
     /// Gitspaces whose routes are gone. Empty in a snapshot.
     #[serde(default)]
     pub removed: Vec<Removed>,
+    /// What was revoked: all that still counts in a snapshot, what is new in a delta.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revocation>,
     /// The control plane's public keys (RFC 7517), its issuer name and audience.
     pub keys: FeedKeys,
 }

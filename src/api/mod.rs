@@ -10,6 +10,7 @@ pub mod gitspace;
 pub mod id;
 pub mod pin;
 pub mod problem;
+pub mod revocation;
 pub mod route;
 pub mod runner;
 pub mod secret;

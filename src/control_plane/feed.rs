@@ -80,6 +80,8 @@ async fn read(store: &Store, keys: &Keys, timing: &Timing, known: &Known) -> Res
         ),
     };
     Ok(Feed {
+        // Nothing is revoked by a control plane yet.
+        revoked: Vec::new(),
         epoch,
         revision,
         time: store.clock.wall_seconds(),

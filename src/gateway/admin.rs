@@ -1,8 +1,14 @@
 //! The admin API: health, metrics, routes, reload. On a listener of its own and on the background runtime.
 //!
-//! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes written here are kept over a restart.
+//! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes and revocations written here are kept over a
+//! restart.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Json, Router,
@@ -10,7 +16,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -22,12 +28,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gateway, ReloadRequest, Settings,
+    auth::RevokeError,
     ready::Readiness,
     route::{Entry, RouteError, Source},
 };
 use crate::api::{
     GitspaceId, Secret,
     problem::{MEDIA_TYPE, Problem},
+    revocation::{Revocation, RevocationKind},
     route::{Route, RouteState},
 };
 
@@ -104,6 +112,8 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{gitspace}", put(put_route).delete(delete_route))
         .route("/v1/reload", post(reload))
+        .route("/v1/revocations", get(revocations).post(revoke))
+        .route("/v1/revocations/{kind}/{*id}", delete(unrevoke))
         .layer(middleware::from_fn_with_state(api.clone(), guard));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -289,6 +299,73 @@ fn refused(error: &RouteError) -> Response {
         RouteError::Forbidden { .. } | RouteError::Invalid { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, "bad-route")
         }
+    };
+    problem(status, reason, error.to_string())
+}
+
+/// What was revoked, and how far that reaches.
+#[derive(Serialize)]
+struct Revocations {
+    reaches: &'static str,
+    revocations: Vec<Revocation>,
+}
+
+/// Revocations that are made here are this gateway's own.
+const REACHES: &str = "this gateway";
+
+async fn revocations(State(api): State<Api>) -> Json<Revocations> {
+    let mut revocations = api.gateway.auth.revocations();
+    revocations.sort_by(|a, b| a.id.cmp(&b.id));
+    Json(Revocations {
+        reaches: REACHES,
+        revocations,
+    })
+}
+
+async fn revoke(State(api): State<Api>, body: Result<Json<Revocation>, JsonRejection>) -> Response {
+    let revocation = match body {
+        Ok(Json(revocation)) => revocation,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, "bad-request", error.body_text()),
+    };
+    if let Err(error) = revocation.check() {
+        return problem(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-revocation",
+            error.to_string(),
+        );
+    }
+    match api.gateway.auth.revoke(revocation, SystemTime::now()).await {
+        Ok(revocation) => {
+            tracing::info!(kind = ?revocation.kind, id = revocation.id, by = revocation.by, "revoked");
+            let answer = Revocations {
+                reaches: REACHES,
+                revocations: vec![revocation],
+            };
+            (StatusCode::CREATED, Json(answer)).into_response()
+        }
+        Err(error) => not_revoked(&error),
+    }
+}
+
+async fn unrevoke(
+    State(api): State<Api>,
+    Path((kind, id)): Path<(RevocationKind, String)>,
+) -> Response {
+    match api.gateway.auth.unrevoke(kind, id).await {
+        Ok(true) => StatusCode::NO_CONTENT.into_response(),
+        Ok(false) => problem(
+            StatusCode::NOT_FOUND,
+            "no-such-revocation",
+            "there is no revocation of this kind and id",
+        ),
+        Err(error) => not_revoked(&error),
+    }
+}
+
+fn not_revoked(error: &RevokeError) -> Response {
+    let (status, reason) = match error {
+        RevokeError::Full => (StatusCode::INSUFFICIENT_STORAGE, "too-many-revocations"),
+        RevokeError::NotKept(_) => (StatusCode::INTERNAL_SERVER_ERROR, "not-kept"),
     };
     problem(status, reason, error.to_string())
 }

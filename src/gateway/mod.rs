@@ -42,7 +42,10 @@ use std::{
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
 
-use crate::{api::access::Port, config};
+use crate::{
+    api::access::{Port, Visibility},
+    config,
+};
 
 use account::{Account, End, Sink, Step};
 use auth::{Authentication, Authenticator, Principal};
@@ -224,7 +227,10 @@ impl Worker {
             }
             Authentication::Refused(error) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;
-                gateway.limits.failed_login(network);
+                // What was good once was not guessed: a page left open must not lock out everybody behind its address.
+                if !error.was_good() {
+                    gateway.limits.failed_login(network);
+                }
                 Err(Rejection::from(error))
             }
             Authentication::Anonymous => Err(Rejection::NoToken),
@@ -273,6 +279,17 @@ impl Worker {
             client.secure,
             &gateway.domains,
         );
+        let revoked = |endpoint: &route::Endpoint, entry: &Entry| {
+            let revoked = |principal| {
+                let auth = &gateway.auth;
+                auth.revoked_for(principal, &entry.gitspace, endpoint.port, now)
+            };
+            endpoint.visibility != Visibility::Public && principal.as_deref().is_some_and(revoked)
+        };
+        let allowed = match allowed {
+            Ok((entry, endpoint)) if revoked(endpoint, entry) => Err(Rejection::RevokedToken),
+            other => other,
+        };
         let (entry, endpoint) = match allowed {
             Ok(allowed) => allowed,
             Err(rejection) => return gateway.to_login(rejection, &head, request).map_err(in_form),

@@ -130,7 +130,9 @@ impl Gateway {
             // A reloaded page: its session is there already.
             Ok(Err(TokenError::TicketUsed)) if ticket.otherwise.is_some() => Ok(response),
             Ok(Err(error)) => {
-                self.limits.failed_login(network);
+                if !error.was_good() {
+                    self.limits.failed_login(network);
+                }
                 Err(error.into())
             }
             Err(_) => Err(Rejection::ShuttingDown),

@@ -139,6 +139,7 @@ impl From<TokenError> for Rejection {
         match error {
             TokenError::Expired { .. } => Self::ExpiredToken,
             TokenError::TicketUsed => Self::TicketUsed,
+            TokenError::Revoked => Self::RevokedToken,
             error => Self::InvalidToken(error.to_string()),
         }
     }

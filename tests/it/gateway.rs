@@ -40,6 +40,7 @@ mod proxy;
 mod published_keys;
 mod ready;
 mod reasons;
+mod revocation;
 mod slow;
 mod ssrf;
 mod start;

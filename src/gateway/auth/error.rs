@@ -242,6 +242,9 @@ pub enum TokenError {
     /// A ticket that was exchanged before.
     #[error("the ticket was used before")]
     TicketUsed,
+    /// It counts no more.
+    #[error("the token, its login or its user was revoked")]
+    Revoked,
     /// The record that it was used could not be kept, so it does not count.
     #[error("the use of the ticket could not be recorded")]
     Unrecorded,
@@ -251,6 +254,14 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Whether the token or session is ours and held before: its signature was right.
+    pub(crate) fn was_good(&self) -> bool {
+        matches!(
+            self,
+            Self::Expired { .. } | Self::Revoked | Self::TicketUsed
+        )
+    }
+
     /// Whose new keys may make this token good, and which one it names ("": none).
     pub(super) fn wants_key(&self) -> Option<(&str, &str)> {
         match self {

@@ -1,7 +1,7 @@
 //! Second step of the path: who is asking.
 //!
 //! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
-//! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
+//! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`revoked`] which of them count no more, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
 //! path; what apps get to verify themselves is in [`assertion`].
 //!
 //! Not here: what the principal may do (`authorize`), and what a refusal looks like (`rejection`).
@@ -19,12 +19,14 @@ mod own_keys;
 mod principal;
 mod private_file;
 mod published;
+mod revoked;
 mod session;
 mod sources;
 mod ticket;
 pub(crate) mod token;
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
@@ -35,12 +37,14 @@ use http::{HeaderValue, Method, Uri, request::Parts};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::revoked::RevokeError;
 use self::{
     assertion::Assertions,
     cache::{Cache, Digest, Entry},
     carrier::{Carrier, Place},
     principal::seconds,
     published::Published,
+    revoked::Revoked,
     sources::{Keyring, Sources},
     ticket::Redeemer,
     token::TicketClaims,
@@ -52,7 +56,15 @@ pub use self::{
     session::COOKIE as SESSION_COOKIE,
     ticket::{Link, Ticket},
 };
-use crate::{api::feed::FeedKeys, config};
+use crate::{
+    api::{
+        GitspaceId,
+        access::Port,
+        feed::FeedKeys,
+        revocation::{Revocation, RevocationKind},
+    },
+    config,
+};
 
 /// Tells who is asking.
 #[derive(Debug)]
@@ -63,6 +75,7 @@ pub struct Authenticator {
     assertions: Assertions,
     redeemer: Redeemer,
     issuer_metrics: published::Metrics,
+    revoked: Revoked,
 }
 
 /// Who is asking.
@@ -116,6 +129,7 @@ impl Authenticator {
             assertions: Assertions::new(),
             redeemer: Redeemer::load(state_dir, seconds(SystemTime::now()))?,
             issuer_metrics: published::Metrics::default(),
+            revoked: Revoked::load(state_dir, seconds(SystemTime::now()))?,
         })
     }
 
@@ -205,7 +219,8 @@ impl Authenticator {
             if principal.is_some() && !ticket_possible(carrier) {
                 continue;
             }
-            match self.verify(&keyring, carrier, host, now, last) {
+            let held = self.verify(&keyring, carrier, host, now, last);
+            match held.and_then(|held| self.unless_revoked(held, now)) {
                 Ok(Held::Access(found)) => {
                     let by_cookie = matches!(carrier.place, Place::Session | Place::TokenCookie);
                     principal = principal.or(Some((found, by_cookie)));
@@ -378,6 +393,56 @@ impl Authenticator {
             // Names and prefixes were checked with the configuration, and keys cannot add to them.
             Err(error) => tracing::error!(%error, "cannot take an issuer's new keys"),
         }
+    }
+
+    fn unless_revoked(&self, held: Held, now: i64) -> Result<Held, TokenError> {
+        let principal = match &held {
+            Held::Access(principal) => principal,
+            Held::Ticket(ticket) => &ticket.0,
+        };
+        self.revoked.check(principal, now).map(|()| held)
+    }
+
+    /// Whether what the principal came with is older than a revocation of this port or gitspace.
+    pub(crate) fn revoked_for(
+        &self,
+        principal: &Principal,
+        gitspace: &GitspaceId,
+        port: Port,
+        now: SystemTime,
+    ) -> bool {
+        self.revoked.covers(principal, gitspace, port, seconds(now))
+    }
+
+    /// Revokes: at once, and on disk when this returns. Gives what counts now.
+    pub(crate) async fn revoke(
+        &self,
+        revocation: Revocation,
+        now: SystemTime,
+    ) -> Result<Revocation, RevokeError> {
+        let revoked = self.revoked.clone();
+        let add = move || revoked.add(revocation, seconds(now));
+        tokio::task::spawn_blocking(add)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    /// Takes a revocation back. Tells whether it was there.
+    pub(crate) async fn unrevoke(
+        &self,
+        kind: RevocationKind,
+        id: String,
+    ) -> Result<bool, RevokeError> {
+        let revoked = self.revoked.clone();
+        let remove = move || revoked.remove(kind, &id);
+        tokio::task::spawn_blocking(remove)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    /// All revocations.
+    pub(crate) fn revocations(&self) -> Vec<Revocation> {
+        self.revoked.all()
     }
 
     fn swap(&self, keyring: Keyring) {

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,8 @@ enum FeedError {
     Gap,
     #[error("the keys cannot be used")]
     Keys(#[from] auth::Error),
+    #[error("what it revokes cannot be kept")]
+    Revoke(#[from] auth::RevokeError),
 }
 
 /// Applies what was kept, so that the gateway serves before it has heard from the control plane.
@@ -222,7 +224,7 @@ impl Follower {
         let mut failing = false;
         loop {
             match self.ask(client, kept.as_ref()).await {
-                Ok(feed) => match self.apply(feed, kept.take()) {
+                Ok(feed) => match self.take(feed, kept.take()).await {
                     Ok(now) => {
                         if failing {
                             tracing::info!(revision = now.revision, "the feed is back");
@@ -276,7 +278,20 @@ impl Follower {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// Takes an answer and keeps it. A route that may not be used is skipped and told of: one VM must not be able to stop the
+    /// Takes an answer: what it revokes first, so that no route opens for what counts no more.
+    async fn take(&self, feed: Feed, kept: Option<Kept>) -> Result<Kept, FeedError> {
+        for revocation in &feed.revoked {
+            if let Err(error) = revocation.check() {
+                tracing::error!(kind = ?revocation.kind, %error, "a revocation of the feed is skipped");
+                continue;
+            }
+            let now = SystemTime::now();
+            self.gateway.auth.revoke(revocation.clone(), now).await?;
+        }
+        self.apply(feed, kept)
+    }
+
+    /// Takes routes and keys, and keeps them. A route that may not be used is skipped and told of: one VM must not be able to stop the
     /// routes of all others.
     fn apply(&self, feed: Feed, kept: Option<Kept>) -> Result<Kept, FeedError> {
         if kept.as_ref().is_none_or(|kept| kept.keys != feed.keys) {

@@ -38,7 +38,14 @@ async fn everything_but_health_needs_the_token() {
         (ready.status() == 200).then_some(())
     })
     .await;
-    for path in ["/metrics", "/v1/routes", "/v1/routes/a", "/v1/reload"] {
+    for path in [
+        "/metrics",
+        "/v1/routes",
+        "/v1/routes/a",
+        "/v1/reload",
+        "/v1/revocations",
+        "/v1/revocations/sub/a",
+    ] {
         let none = client.get(url(path)).send().await.unwrap();
         assert_eq!(reason(none).await, (401, "no-token".into()), "{path}");
         let wrong = client.get(url(path)).bearer_auth("guess").send();

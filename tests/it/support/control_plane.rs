@@ -100,6 +100,16 @@ impl ControlPlane {
         self.shared.changed.notify_waiters();
     }
 
+    /// Answers every gateway that has come so far as to need it with what was revoked.
+    pub(crate) fn revoke(&self, revision: u64, revoked: &Value) {
+        let text = self.feed("delta", revision, 60, &[], &[]);
+        let mut feed: Value = serde_json::from_str(&text).unwrap();
+        feed["revoked"] = revoked.clone();
+        let mut told = self.shared.told.lock().unwrap();
+        told.deltas.push((revision, feed.to_string()));
+        self.shared.changed.notify_waiters();
+    }
+
     /// An answer in the wire's form.
     pub(crate) fn feed(
         &self,
