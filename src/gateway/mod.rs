@@ -213,6 +213,10 @@ impl Worker {
 
         note(account, |account| account.step(Step::Authenticate));
         let network = Network::from(client.ip);
+        if head.navigation && own::comes_back(request) {
+            let back = gateway.back_from_login(request, &head, network, now);
+            return Box::pin(back).await.map_err(in_form);
+        }
         let authentication =
             gateway
                 .auth
@@ -251,7 +255,7 @@ impl Worker {
         let found = gateway.routes.find(&head.destination, &head.host);
         if let Some(path) = own::path(request.uri.path()) {
             return gateway
-                .own(path, request, &head, identity, found.as_ref())
+                .own(path, request, &head, identity, found.as_ref(), now)
                 .map_err(in_form);
         }
 
@@ -292,7 +296,11 @@ impl Worker {
         };
         let (entry, endpoint) = match allowed {
             Ok(allowed) => allowed,
-            Err(rejection) => return gateway.to_login(rejection, &head, request).map_err(in_form),
+            Err(rejection) => {
+                return gateway
+                    .to_login(rejection, &head, request, now)
+                    .map_err(in_form);
+            }
         };
         gateway.feed.fresh(entry.source).map_err(in_form)?;
         note(account, |account| {

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Part
 
 use super::{
     Gateway, Rejection,
-    auth::{Link, Principal, Ticket, TokenError},
+    auth::{Authenticator, Link, Principal, Ticket, TokenError},
     forward::Body,
     http::{Destination, Head},
     limit::Network,
@@ -22,6 +22,13 @@ const PREFIX: &str = "/_gitspace/";
 pub(crate) struct Exchanges {
     pub(crate) link: Option<Link>,
     pub(crate) background: tokio::runtime::Handle,
+}
+
+/// Whether a request is the way back from a login.
+pub(crate) fn comes_back(parts: &Parts) -> bool {
+    path(parts.uri.path()) == Some("login")
+        && parts.method == Method::GET
+        && Authenticator::comes_back(&parts.uri)
 }
 
 /// The rest of a path that is the gateway's.
@@ -139,12 +146,37 @@ impl Gateway {
         }
     }
 
+    /// A browser comes back from the login: its ticket is exchanged, and it goes on to the page that it wanted.
+    pub(crate) async fn back_from_login(
+        self: &Arc<Self>,
+        parts: &Parts,
+        head: &Head,
+        network: Network,
+        now: SystemTime,
+    ) -> Result<Response<Body>, Rejection> {
+        self.limits.may_log_in(network)?;
+        let ticket = match self.auth.back_from_login(parts, &head.host, now) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                if !error.was_good() {
+                    self.limits.failed_login(network);
+                }
+                return Err(error.into());
+            }
+        };
+        let mut response = self.exchange(ticket, head, network, now).await?;
+        let headers = response.headers_mut();
+        headers.append(header::SET_COOKIE, self.auth.end_login());
+        Ok(response)
+    }
+
     /// A navigation that needs a token goes to the login, where there is one.
     pub(crate) fn to_login(
         &self,
         rejection: Rejection,
         head: &Head,
         parts: &Parts,
+        now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
         if self.login_url.is_empty()
             || !head.navigation
@@ -153,7 +185,14 @@ impl Gateway {
         {
             return Err(rejection);
         }
-        let target = target(&parts.uri);
+        // Who goes to the login of itself comes back to the first page.
+        let target = match path(parts.uri.path()) {
+            Some(_) => "/",
+            None => target(&parts.uri),
+        };
+        let Some(begun) = self.auth.begin_login(&head.host, target, now) else {
+            return Err(rejection);
+        };
         let port = head
             .authority_port
             .map_or_else(String::new, |port| format!(":{port}"));
@@ -163,10 +202,13 @@ impl Gateway {
         } else {
             '?'
         };
-        redirect(
-            StatusCode::SEE_OTHER,
-            &format!("{}{separator}return_to={return_to}", self.login_url),
-        )
+        let (login, state) = (&self.login_url, begun.state);
+        let location = format!("{login}{separator}return_to={return_to}&state={state}");
+        let mut response = redirect(StatusCode::SEE_OTHER, &location)?;
+        response
+            .headers_mut()
+            .insert(header::SET_COOKIE, begun.cookie);
+        Ok(response)
     }
 
     /// Answers below `/_gitspace/`.
@@ -177,6 +219,7 @@ impl Gateway {
         head: &Head,
         identity: Result<(Arc<Principal>, bool), Rejection>,
         found: Option<&(Arc<Entry>, Port)>,
+        now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
         match (path, &parts.method) {
             ("jwks.json", &Method::GET | &Method::HEAD) => {
@@ -217,7 +260,7 @@ impl Gateway {
                 Ok(response)
             }
             ("login", &Method::GET | &Method::HEAD) => {
-                self.to_login(Rejection::NoToken, head, parts)
+                self.to_login(Rejection::NoToken, head, parts, now)
             }
             ("jwks.json" | "whoami" | "status" | "logout" | "login", _) => {
                 Err(Rejection::MethodNotAllowed)

@@ -30,6 +30,7 @@ mod https_upstreams;
 mod limits;
 mod listeners;
 mod log_injection;
+mod login;
 mod metrics;
 mod moved;
 mod overload;

@@ -12,7 +12,7 @@ use http::{
     uri::PathAndQuery,
 };
 
-use super::{error::TokenError, session};
+use super::{error::TokenError, login, session};
 
 static TOKEN_HEADER: HeaderName = HeaderName::from_static("x-gitspace-token");
 const OUR_PARAMETER: &[u8] = b"gitspace_token";
@@ -61,6 +61,27 @@ pub(super) fn take<K>(
     taking.found.extend(in_token_cookies);
     taking.found.truncate(MAX);
     rebuilt.map(|()| taking.found)
+}
+
+/// The value of a cookie of ours; it stays where it is.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let values = headers.get_all(COOKIE).iter();
+    let mut pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| {
+        let (found, value) = split_once(pair, b'=');
+        (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+    })
+}
+
+/// A parameter of a query, without its percent-encoding.
+pub(super) fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+    query
+        .as_bytes()
+        .split(|byte| *byte == b'&')
+        .find_map(|pair| {
+            let (found, value) = split_once(pair, b'=');
+            is_parameter(found, name.as_bytes()).then(|| decoded(value).into_owned())
+        })
 }
 
 struct Taking<'a, K, R> {
@@ -114,6 +135,7 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
             let (name, _) = split_once(pair, b'=');
             let name = name.trim_ascii();
             name == session::COOKIE.as_bytes()
+                || name == login::COOKIE.as_bytes()
                 || self.token_cookies.iter().any(|own| own.as_bytes() == name)
         })
     }
@@ -124,6 +146,10 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
         let (name, value) = (name.trim_ascii(), value.trim_ascii());
         if name == session::COOKIE.as_bytes() {
             self.push(Place::Session, value, None);
+            return true;
+        }
+        // It says where a login leads, not who it is.
+        if name == login::COOKIE.as_bytes() {
             return true;
         }
         if !self.token_cookies.iter().any(|own| own.as_bytes() == name) {

@@ -248,6 +248,9 @@ pub enum TokenError {
     /// The record that it was used could not be kept, so it does not count.
     #[error("the use of the ticket could not be recorded")]
     Unrecorded,
+    /// The way back from a login that this browser did not begin.
+    #[error("the login {0}; open the page again")]
+    Login(&'static str),
     /// A session cookie that is not, or no longer, good.
     #[error("the session {0}")]
     Session(&'static str),

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Request, Uri, header::COOKIE, request::Parts};
 
-use super::{carrier, session};
+use super::{carrier, login, session};
 use crate::gateway::fuzzing::lines;
 
 const TOKEN_COOKIE: &str = "their_token";
@@ -38,7 +38,9 @@ fn is_ours(pair: &[u8]) -> bool {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let name = halves.next().unwrap_or_default().trim_ascii();
     let value = halves.next().unwrap_or_default().trim_ascii();
-    name == session::COOKIE.as_bytes() || (name == TOKEN_COOKIE.as_bytes() && ours(value))
+    name == session::COOKIE.as_bytes()
+        || name == login::COOKIE.as_bytes()
+        || (name == TOKEN_COOKIE.as_bytes() && ours(value))
 }
 
 /// One field at most; the pairs of others in their order, byte for byte.

@@ -1,7 +1,7 @@
 //! Second step of the path: who is asking.
 //!
 //! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
-//! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`revoked`] which of them count no more, [`last`] a connection's last one. Tickets are redeemed in [`ticket`], off the data
+//! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`revoked`] which of them count no more, [`last`] a connection's last one. Tickets are redeemed in [`ticket`] and logins come back in [`login`], off the data
 //! path; what apps get to verify themselves is in [`assertion`].
 //!
 //! Not here: what the principal may do (`authorize`), and what a refusal looks like (`rejection`).
@@ -15,11 +15,13 @@ mod error;
 pub(super) mod fuzzing;
 pub(crate) mod keys;
 mod last;
+mod login;
 mod own_keys;
 mod principal;
 mod private_file;
 mod published;
 mod revoked;
+mod sealed;
 mod session;
 mod sources;
 mod ticket;
@@ -37,7 +39,6 @@ use http::{HeaderValue, Method, Uri, request::Parts};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::revoked::RevokeError;
 use self::{
     assertion::Assertions,
     cache::{Cache, Digest, Entry},
@@ -56,6 +57,7 @@ pub use self::{
     session::COOKIE as SESSION_COOKIE,
     ticket::{Link, Ticket},
 };
+pub(crate) use self::{login::Begun, revoked::RevokeError};
 use crate::{
     api::{
         GitspaceId,
@@ -65,6 +67,9 @@ use crate::{
     },
     config,
 };
+
+/// Cookies of ours: apps neither see nor set them.
+pub(crate) const OUR_COOKIES: [&str; 2] = [session::COOKIE, login::COOKIE];
 
 /// Tells who is asking.
 #[derive(Debug)]
@@ -262,6 +267,48 @@ impl Authenticator {
     /// The `Set-Cookie` value that ends a session.
     pub fn end_session(&self) -> HeaderValue {
         session::end()
+    }
+
+    /// Begins a login that comes back to a page of `host`. None: the system has no randomness.
+    pub(crate) fn begin_login(&self, host: &str, target: &str, now: SystemTime) -> Option<Begun> {
+        login::begin(&self.keyring.load().own, host, target, seconds(now))
+    }
+
+    /// The `Set-Cookie` value that ends a login.
+    pub(crate) fn end_login(&self) -> HeaderValue {
+        login::end()
+    }
+
+    /// Whether a request comes back from a login.
+    pub(crate) fn comes_back(uri: &Uri) -> bool {
+        let query = uri.query().unwrap_or_default();
+        ["ticket", "state"]
+            .iter()
+            .all(|name| carrier::parameter(query, name).is_some())
+    }
+
+    /// What a request brings back from a login: a ticket for the page that its browser wanted.
+    pub(crate) fn back_from_login(
+        &self,
+        request: &Parts,
+        host: &str,
+        now: SystemTime,
+    ) -> Result<Ticket, TokenError> {
+        let keyring = self.keyring.load();
+        let now = seconds(now);
+        let parameter = |name| carrier::parameter(request.uri.query().unwrap_or_default(), name);
+        let (token, state) = (parameter("ticket"), parameter("state"));
+        let (token, state) = (token.unwrap_or_default(), state.unwrap_or_default());
+        let cookie = carrier::cookie(&request.headers, login::COOKIE);
+        let target = login::finish(&keyring.own, host, cookie, &state, now)?;
+        let verified = token::verify(&token, &keyring.issuers, now)?;
+        let claims = verified
+            .ticket
+            .ok_or(TokenError::Ticket("is wanted here, not an access token"))?;
+        self.revoked.check(&verified.principal, now)?;
+        let target: Uri = target.parse().map_err(|_| TokenError::Target)?;
+        let location = carrier::location(&target);
+        Ok(keyring.ticket((verified.principal, claims), location, None))
     }
 
     /// The value of `X-Gitspace-Assertion` for an upstream. None only if signing fails, which is logged.

@@ -1,21 +1,24 @@
 //! The session: what a browser holds for one host after its ticket was exchanged.
 //!
-//! A cookie `__Host-gitspace` with the value `1.<key>.<payload>.<mac>`: readable, sealed by an HMAC of our own, bound to
-//! one host. It is no JWT, so that it can never be taken for an access token nor one for it. Replicas that share
-//! `gateway.keys` accept each other's.
+//! A cookie `__Host-gitspace`, sealed ([`sealed`]) and bound to one host.
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::{error::TokenError, keys::Issuers, own_keys::OwnKeys, principal::Principal};
+use super::{
+    error::TokenError,
+    keys::Issuers,
+    own_keys::OwnKeys,
+    principal::Principal,
+    sealed::{self, Unopened},
+};
 use crate::api::{GitspaceId, access::Port};
 
 /// The cookie's name. The prefix makes browsers accept it only with `Secure`, `Path=/` and without `Domain`.
 pub const COOKIE: &str = "__Host-gitspace";
-const VERSION: &str = "1";
+const KIND: &str = "1";
 /// Browsers drop a cookie whose name and value are longer than 4,096 bytes; the host, times and the seal need some of it.
 const PAYLOAD_MAX: usize = 2_600;
 
@@ -89,11 +92,7 @@ pub(super) fn begin(
 ) -> HeaderValue {
     let seconds = i64::try_from(max.as_secs()).unwrap_or(i64::MAX);
     let payload = Payload::new(principal, subject, host, now, now.saturating_add(seconds));
-    let (id, key) = keys.session();
-    let sealed = format!("{VERSION}.{id}.{}", URL_SAFE_NO_PAD.encode(payload.json()));
-    let mac = aws_lc_rs::hmac::sign(key, sealed.as_bytes());
-    let mac = URL_SAFE_NO_PAD.encode(mac.as_ref());
-    set_cookie(&format!("{sealed}.{mac}"), seconds)
+    set_cookie(&sealed::seal(KIND, &payload, keys), seconds)
 }
 
 /// The `Set-Cookie` value that ends it.
@@ -148,21 +147,10 @@ pub(super) fn open(
 }
 
 fn unseal(cookie: &[u8], keys: &OwnKeys) -> Result<Payload, TokenError> {
-    const BROKEN: TokenError =
-        TokenError::Session("cookie is not one of this gateway's, or was changed");
-    let cookie = std::str::from_utf8(cookie).map_err(|_| BROKEN)?;
-    let (sealed, mac) = cookie.rsplit_once('.').ok_or(BROKEN)?;
-    let mut parts = sealed.split('.');
-    let (Some(VERSION), Some(id), Some(payload), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(BROKEN);
-    };
-    let key = keys.session_key(id).ok_or(TokenError::Session(
-        "is sealed with a key that this gateway no longer has",
-    ))?;
-    let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| BROKEN)?;
-    aws_lc_rs::hmac::verify(key, sealed.as_bytes(), &mac).map_err(|_| BROKEN)?;
-    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| BROKEN)?;
-    serde_json::from_slice(&payload).map_err(|_| BROKEN)
+    sealed::open(KIND, cookie, keys).map_err(|why| {
+        TokenError::Session(match why {
+            Unopened::Broken => "cookie is not one of this gateway's, or was changed",
+            Unopened::NoKey => "is sealed with a key that this gateway no longer has",
+        })
+    })
 }

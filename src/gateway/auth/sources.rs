@@ -13,6 +13,7 @@ use std::{
 use super::{
     error::{Error, TokenError},
     keys::{Issuer, Issuers},
+    login,
     own_keys::OwnKeys,
     principal::Principal,
     published::Published,
@@ -160,7 +161,11 @@ impl Configured {
 
 fn token_cookie(name: &str) -> Result<Box<str>, Error> {
     let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-    if name.is_empty() || name == session::COOKIE || !name.bytes().all(token) {
+    if name.is_empty()
+        || name == session::COOKIE
+        || name == login::COOKIE
+        || !name.bytes().all(token)
+    {
         return Err(Error::TokenCookie(name.into()));
     }
     Ok(name.into())

@@ -1,10 +1,10 @@
-//! An upstream's head becomes a client's: an app can neither set nor clear our cookie, nor speak for the gateway.
+//! An upstream's head becomes a client's: an app can neither set nor clear our cookies, nor speak for the gateway.
 //!
 //! One part of the header policy.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use crate::gateway::auth::SESSION_COOKIE;
+use crate::gateway::auth::OUR_COOKIES;
 
 use super::{add_via, names::not_the_apps, strip};
 
@@ -24,7 +24,7 @@ pub(in crate::gateway::forward) fn to_client(headers: &mut HeaderMap, received: 
     add_via(headers, received);
 }
 
-/// Whether a browser could take this for our cookie: in any case, with spaces around the name, or as a cookie without a name,
+/// Whether a browser could take this for one of our cookies: in any case, with spaces around the name, or as a cookie without a name,
 /// whose value some browsers send back as if it were a whole one (RFC 6265bis §5.6).
 fn sets_ours(value: &HeaderValue) -> bool {
     let cookie = value.as_bytes().split(|byte| *byte == b';').next();
@@ -33,7 +33,9 @@ fn sets_ours(value: &HeaderValue) -> bool {
         .split(|byte| *byte == b'=')
         .map(trimmed);
     let name = parts.find(|part| !part.is_empty()).unwrap_or_default();
-    name.eq_ignore_ascii_case(SESSION_COOKIE.as_bytes())
+    OUR_COOKIES
+        .iter()
+        .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
 }
 
 /// Without what some reader may take for space around a name: control characters too.
