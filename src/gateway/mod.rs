@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod http;
 mod limit;
 mod own;
+mod page;
 pub mod proxy_protocol;
 mod ready;
 mod rejection;

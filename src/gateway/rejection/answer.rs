@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::{Fault, Rejection};
 use crate::{
     api::problem::{MEDIA_TYPE, Problem},
-    gateway::forward::Body,
+    gateway::{
+        forward::Body,
+        page::{Icon, Page},
+    },
 };
 
 /// In which form an answer of our own is given.
@@ -107,38 +110,23 @@ fn grpc(rejection: &Rejection) -> Response<Body> {
 /// A page without script and without anything that came from the request.
 fn page(rejection: &Rejection, request_id: &str) -> Response<Body> {
     let status = rejection.status();
-    // A page of a gitspace on its way up asks again by itself.
-    let refresh = match rejection {
-        Rejection::Starting => "<meta http-equiv=\"refresh\" content=\"2\">",
-        _ => "",
+    let reason = rejection.reason();
+    let (icon, whose) = match rejection.fault() {
+        Fault::Client => (Icon::Person, "you"),
+        Fault::Gitspace => (Icon::Gitspace, "the gitspace"),
+        Fault::Gateway => (Icon::Gateway, "the gateway"),
     };
-    let title = sentence(&rejection.to_string());
-    let body = format!(
-        include_str!("page.html"),
-        refresh = refresh,
-        title = title,
-        advice = advice(rejection),
-        status = status.as_u16(),
-        reason = rejection.reason(),
-        request_id = request_id,
-    );
-    let mut response = with(status, "text/html; charset=utf-8", body.into_bytes());
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        ),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    response
+    let page = Page::new(&sentence(&rejection.to_string()))
+        .marked(icon, "Ended by", whose)
+        .text(advice(rejection))
+        .links(&[("", "Try again")])
+        .footnote(&format!("{} · {reason} · {request_id}", status.as_u16()));
+    // A page of a gitspace on its way up asks again by itself.
+    let page = match rejection {
+        Rejection::Starting => page.refresh(2),
+        _ => page,
+    };
+    page.answer(status)
 }
 
 fn with(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Response<Body> {
