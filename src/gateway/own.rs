@@ -1,6 +1,6 @@
 //! What the gateway answers itself: `/_gitspace/…` on every host, the exchange of a ticket, redirects to https and to a login.
 
-use std::{fmt::Write, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt::Write, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 
@@ -65,6 +65,35 @@ fn target(uri: &Uri) -> &str {
         .unwrap_or_default()
 }
 
+/// The page that somebody wanted who is sent to the login. Who goes to the login of itself comes back to the first page.
+fn wanted(uri: &Uri) -> Cow<'_, str> {
+    match (path(uri.path()), target(uri)) {
+        (Some(_), _) => "/".into(),
+        // Of an absolute target with an empty path (RFC 9110 §4.2.3).
+        (None, query) if query.starts_with('?') => format!("/{query}").into(),
+        (None, target) => target.into(),
+    }
+}
+
+/// The same target over https.
+fn over_https(head: &Head, port: u16, uri: &Uri) -> String {
+    let (host, target) = (&head.host, target(uri));
+    match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    }
+}
+
+/// The login, told where to come back to.
+fn at_login(login: &str, head: &Head, target: &str, state: &str) -> String {
+    let port = head
+        .authority_port
+        .map_or_else(String::new, |port| format!(":{port}"));
+    let return_to = encode(&format!("https://{}{port}{target}", head.host));
+    let separator = if login.contains('?') { '&' } else { '?' };
+    format!("{login}{separator}return_to={return_to}&state={state}")
+}
+
 fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
     let mut response = status(code);
     let location = HeaderValue::from_bytes(location.as_bytes())
@@ -94,12 +123,7 @@ impl Gateway {
         if !self.serves(head) {
             return Err(Rejection::Misdirected);
         }
-        let (host, target) = (&head.host, target(uri));
-        let location = match port {
-            443 => format!("https://{host}{target}"),
-            port => format!("https://{host}:{port}{target}"),
-        };
-        redirect(StatusCode::PERMANENT_REDIRECT, &location)
+        redirect(StatusCode::PERMANENT_REDIRECT, &over_https(head, port, uri))
     }
 
     /// Exchanges a ticket for a session: once, and only on the host that it was made for.
@@ -185,25 +209,11 @@ impl Gateway {
         {
             return Err(rejection);
         }
-        // Who goes to the login of itself comes back to the first page.
-        let target = match path(parts.uri.path()) {
-            Some(_) => "/",
-            None => target(&parts.uri),
-        };
-        let Some(begun) = self.auth.begin_login(&head.host, target, now) else {
+        let target = wanted(&parts.uri);
+        let Some(begun) = self.auth.begin_login(&head.host, &target, now) else {
             return Err(rejection);
         };
-        let port = head
-            .authority_port
-            .map_or_else(String::new, |port| format!(":{port}"));
-        let return_to = encode(&format!("https://{}{port}{target}", head.host));
-        let separator = if self.login_url.contains('?') {
-            '&'
-        } else {
-            '?'
-        };
-        let (login, state) = (&self.login_url, begun.state);
-        let location = format!("{login}{separator}return_to={return_to}&state={state}");
+        let location = at_login(&self.login_url, head, &target, &begun.state);
         let mut response = redirect(StatusCode::SEE_OTHER, &location)?;
         response
             .headers_mut()
@@ -325,6 +335,18 @@ mod tests {
             "/x/_gitspace/whoami",
         ] {
             assert_eq!(path(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_page_that_was_wanted_is_a_path() {
+        for (target, expected) in [
+            ("/a//b?c=%2F", "/a//b?c=%2F"),
+            ("https://a.test?b=c", "/?b=c"),
+            ("https://a.test", "/"),
+            ("/_gitspace/login?x", "/"),
+        ] {
+            assert_eq!(wanted(&target.parse().unwrap()), expected);
         }
     }
 
