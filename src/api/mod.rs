@@ -14,6 +14,7 @@ pub mod revocation;
 pub mod route;
 pub mod runner;
 pub mod secret;
+pub mod share;
 pub mod task;
 
 pub use id::{GitspaceId, GitspaceName, InstanceId};

@@ -39,6 +39,8 @@ pub enum RevocationKind {
     Sid,
     /// A principal, by the name that the gateway knows it under (the issuer's prefix and `sub`).
     Sub,
+    /// A share: whom it let in is refused, whenever they came.
+    Share,
     /// A port of a gitspace: `api-k3x9q2/3000`, `api-k3x9q2/ide`.
     Port,
     /// A gitspace with all its ports.
@@ -80,7 +82,10 @@ impl Revocation {
             }
         }
         let what = match self.kind {
-            RevocationKind::Jti | RevocationKind::Sid | RevocationKind::Sub => None,
+            RevocationKind::Jti
+            | RevocationKind::Sid
+            | RevocationKind::Sub
+            | RevocationKind::Share => None,
             RevocationKind::Port if port(&self.id).is_none() => {
                 Some("port such as \"api-k3x9q2/3000\" or \"api-k3x9q2/ide\"")
             }

@@ -8,6 +8,7 @@ use super::{
     access::{Port, Visibility},
     id::{GitspaceId, InstanceId},
     pin::Pin,
+    share::Share,
 };
 
 /// Whether a gitspace can be reached.
@@ -139,6 +140,9 @@ pub struct Route {
     /// Principals who may use its private ports beside the owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Arc<str>>,
+    /// Who may use single ports for a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
 }
 
 impl Route {

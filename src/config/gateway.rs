@@ -38,6 +38,8 @@ pub struct Gateway {
     pub upstreams: Upstreams,
     /// `[gateway.timeouts]`
     pub timeouts: Timeouts,
+    /// `[gateway.sharing]`
+    pub sharing: Sharing,
     /// `[gateway.limits]`
     pub limits: Limits,
     /// `[gateway.admin]`
@@ -71,6 +73,7 @@ impl Default for Gateway {
             headers: Headers::default(),
             upstreams: Upstreams::default(),
             timeouts: Timeouts::default(),
+            sharing: Sharing::default(),
             limits: Limits::default(),
             admin: Admin::default(),
             control_plane: ControlPlaneLink::default(),
@@ -348,9 +351,12 @@ pub struct Timeouts {
     /// How long streams may go on when the gateway stops.
     #[serde(deserialize_with = "duration")]
     pub drain: Duration,
-    /// How long a session cookie holds.
+    /// The longest life of a session.
     #[serde(deserialize_with = "duration")]
     pub session: Duration,
+    /// How long a session lasts that is not used.
+    #[serde(deserialize_with = "duration")]
+    pub session_idle: Duration,
 }
 
 impl Default for Timeouts {
@@ -366,7 +372,24 @@ impl Default for Timeouts {
             tunnel_lifetime: Timeout::After(Duration::from_secs(24 * HOUR)),
             dead_peer: Timeout::After(Duration::from_secs(60)),
             drain: Duration::from_secs(30),
-            session: Duration::from_secs(12 * HOUR),
+            session: Duration::from_secs(24 * HOUR),
+            session_idle: Duration::from_secs(12 * HOUR),
+        }
+    }
+}
+
+/// `[gateway.sharing]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sharing {
+    /// How long it is remembered that a browser's user was told whose port it opens. Off: nobody is told.
+    pub first_visit: Timeout,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            first_visit: Timeout::After(Duration::from_secs(24 * 3600)),
         }
     }
 }

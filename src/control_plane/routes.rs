@@ -99,6 +99,7 @@ fn route(row: &GitspaceRow, instance: Option<&InstanceRow>) -> Result<Route, Ref
         ide: Some(port_route(ide_port, Visibility::Private)),
         ports,
         allow: Vec::new(),
+        shares: Vec::new(),
     })
 }
 

@@ -1,7 +1,9 @@
-//! The admin API: health, metrics, routes, reload. On a listener of its own and on the background runtime.
+//! The admin API: health, metrics, routes, revocations, shares, reload. On a listener of its own and on the background runtime.
 //!
-//! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes and revocations written here are kept over a
+//! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes, revocations and shares written here are kept over a
 //! restart.
+
+mod shares;
 
 use std::{
     io,
@@ -49,6 +51,8 @@ pub(crate) struct Api {
     token: Secret,
     registry: Arc<Registry>,
     reload: Option<mpsc::Sender<ReloadRequest>>,
+    /// Where browsers come in, as far as is known here.
+    https_port: Option<u16>,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -88,6 +92,7 @@ impl Api {
         gateway: Arc<Gateway>,
         settings: &Settings,
         registry: Registry,
+        https_port: Option<u16>,
     ) -> io::Result<Self> {
         let kept = Kept::load(settings.state_dir.join("api-routes.json"))?;
         for route in &kept.routes {
@@ -100,6 +105,7 @@ impl Api {
             token: settings.admin_token.clone(),
             registry: Arc::new(registry),
             reload: settings.reload.clone(),
+            https_port,
             kept: Arc::new(Mutex::new(kept)),
         })
     }
@@ -114,6 +120,8 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         .route("/v1/reload", post(reload))
         .route("/v1/revocations", get(revocations).post(revoke))
         .route("/v1/revocations/{kind}/{*id}", delete(unrevoke))
+        .route("/v1/shares", get(shares::list).post(shares::make))
+        .route("/v1/shares/{id}", delete(shares::remove))
         .layer(middleware::from_fn_with_state(api.clone(), guard));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

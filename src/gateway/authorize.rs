@@ -1,7 +1,9 @@
 //! Authorize: who may use this port.
 //!
-//! Sixth step of the path, pure. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
+//! Sixth step of the path, pure but for a look at the shares. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
 //! a gitspace exists only where it may use a port of it. What state the gitspace is in is said only to those who may know.
+
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, header, request::Parts};
 
@@ -15,6 +17,7 @@ use super::{
     http::{Destination, Head},
     rejection::Rejection,
     route::{Endpoint, Entry},
+    share::Grants,
 };
 
 /// Who is asking, and how we know.
@@ -29,15 +32,25 @@ pub(crate) enum Who<'a> {
     },
 }
 
+/// The port that may be used.
+#[derive(Debug)]
+pub(crate) struct Allowed<'e> {
+    pub(crate) entry: &'e Entry,
+    pub(crate) endpoint: &'e Endpoint,
+    /// By which share, where nothing else lets the principal in.
+    #[expect(dead_code, reason = "its own limits come next")]
+    pub(crate) share: Option<Arc<str>>,
+}
+
 /// The port that may be used, or why not.
 pub(crate) fn authorize<'e>(
     who: Who<'_>,
-    found: Option<&'e (std::sync::Arc<Entry>, Port)>,
+    found: Option<&'e (Arc<Entry>, Port)>,
     request: &Parts,
     head: &Head,
-    secure: bool,
-    domains: &[Box<str>],
-) -> Result<(&'e Entry, &'e Endpoint), Rejection> {
+    (secure, domains): (bool, &[Box<str>]),
+    grants: &Grants<'_>,
+) -> Result<Allowed<'e>, Rejection> {
     let Some((entry, port)) = found else {
         return Err(match who {
             Who::Anonymous(rejection) => rejection,
@@ -47,21 +60,64 @@ pub(crate) fn authorize<'e>(
     let endpoint = entry.endpoint(*port);
     if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.visibility == Visibility::Public) {
         check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-        return check_state(entry).map(|()| (&**entry, endpoint));
+        check_state(entry)?;
+        return Ok(Allowed {
+            entry,
+            endpoint,
+            share: None,
+        });
     }
     let principal = match who {
         Who::Anonymous(rejection) => return Err(rejection),
         Who::Principal { principal, .. } => principal,
     };
-    if !may_know(principal, entry) {
-        return Err(Rejection::NoSuchGitspace);
-    }
-    let endpoint = endpoint.ok_or(Rejection::PortClosed)?;
-    if !may(principal, entry, endpoint) {
-        return Err(Rejection::NotAllowed);
-    }
+    let Some((endpoint, share)) =
+        endpoint.and_then(|endpoint| Some((endpoint, may(principal, entry, endpoint, grants)?)))
+    else {
+        return Err(refusal(principal, entry, endpoint, grants));
+    };
     check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-    check_state(entry).map(|()| (&**entry, endpoint))
+    check_state(entry)?;
+    Ok(Allowed {
+        entry,
+        endpoint,
+        share: share.id(),
+    })
+}
+
+/// Why a principal may not use a port, as far as it may know.
+fn refusal(
+    principal: &Principal,
+    entry: &Entry,
+    endpoint: Option<&Endpoint>,
+    grants: &Grants<'_>,
+) -> Rejection {
+    // A visitor knew of one port, and of nothing else.
+    if principal.share.is_some() {
+        return Rejection::RevokedToken;
+    }
+    match (may_know(principal, entry, grants), endpoint) {
+        (false, _) => Rejection::NoSuchGitspace,
+        (true, None) => Rejection::PortClosed,
+        (true, Some(_)) => Rejection::NotAllowed,
+    }
+}
+
+/// What lets a principal in.
+enum Right {
+    /// Its own: it is the owner, or named by the route or its token, or of the organization.
+    Own,
+    /// A share.
+    Share(Arc<str>),
+}
+
+impl Right {
+    fn id(self) -> Option<Arc<str>> {
+        match self {
+            Self::Own => None,
+            Self::Share(id) => Some(id),
+        }
+    }
 }
 
 /// Whether the token is restricted to other gitspaces.
@@ -72,15 +128,27 @@ fn within_claims(principal: &Principal, entry: &Entry) -> bool {
         .is_none_or(|gitspaces| gitspaces.contains(&entry.gitspace))
 }
 
-/// Whether a principal may use a port of a gitspace that its claims do not exclude.
-fn may(principal: &Principal, entry: &Entry, endpoint: &Endpoint) -> bool {
-    if principal
-        .ports
-        .as_ref()
-        .is_some_and(|ports| !ports.contains(&endpoint.port))
-    {
-        return false;
+/// What lets a principal use a port of a gitspace, unless its claims exclude it.
+fn may(
+    principal: &Principal,
+    entry: &Entry,
+    endpoint: &Endpoint,
+    grants: &Grants<'_>,
+) -> Option<Right> {
+    let ports = principal.ports.as_ref();
+    let excluded = ports.is_some_and(|ports| !ports.contains(&endpoint.port));
+    if excluded || !within_claims(principal, entry) {
+        return None;
     }
+    if principal.share.is_none() && has_right(principal, entry, endpoint) {
+        return Some(Right::Own);
+    }
+    let share = grants.grant(principal, entry, endpoint.port)?;
+    Some(Right::Share(share))
+}
+
+/// Whether it needs no share.
+fn has_right(principal: &Principal, entry: &Entry, endpoint: &Endpoint) -> bool {
     let named = entry.owner.as_ref() == Some(&principal.name)
         || entry.allow.contains(&principal.name)
         || (principal.grants && principal.gitspaces.is_some());
@@ -162,10 +230,9 @@ fn check_state(entry: &Entry) -> Result<(), Rejection> {
 }
 
 /// Whether a principal may use any port of a gitspace, and so may know of it.
-pub(crate) fn may_know(principal: &Principal, entry: &Entry) -> bool {
-    within_claims(principal, entry)
-        && entry
-            .endpoints
-            .iter()
-            .any(|endpoint| may(principal, entry, endpoint))
+pub(crate) fn may_know(principal: &Principal, entry: &Entry, grants: &Grants<'_>) -> bool {
+    entry
+        .endpoints
+        .iter()
+        .any(|endpoint| may(principal, entry, endpoint, grants).is_some())
 }

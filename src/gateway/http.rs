@@ -30,6 +30,8 @@ pub(crate) struct Head {
     pub(crate) destination: Destination,
     /// Whether a browser goes there as a page.
     pub(crate) navigation: bool,
+    /// And as the page that its user sees, not in a frame of another one.
+    pub(crate) top: bool,
     /// Whether it asks for another protocol on this connection (RFC 9110 §7.8).
     pub(crate) upgrade: bool,
     /// In which form an answer of our own is given.
@@ -84,6 +86,7 @@ pub(crate) fn parse(
         authority_port: authority.port,
         form: Form::of(&request.headers, navigation),
         navigation,
+        top: navigation && is_top(&request.headers),
         upgrade,
         host: authority.host,
     })
@@ -197,6 +200,13 @@ fn navigates(method: &Method, headers: &HeaderMap) -> bool {
             .and_then(|accept| accept.to_str().ok())
             .is_some_and(|accept| accept.contains("text/html")),
     }
+}
+
+/// Browsers that do not say are taken for it.
+fn is_top(headers: &HeaderMap) -> bool {
+    const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
+    let destination = headers.get(DESTINATION);
+    destination.is_none_or(|destination| destination == "document")
 }
 
 /// Method and path as a log line may hold them: ASCII on one line, of bounded length. A query is left out: it may hold secrets.

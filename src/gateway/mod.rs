@@ -29,8 +29,10 @@ mod rejection;
 mod relay;
 mod role;
 pub mod route;
+mod share;
 pub mod tls;
 mod unread;
+mod visit;
 
 use std::{
     sync::{
@@ -50,7 +52,7 @@ use crate::{
 
 use account::{Account, End, Sink, Step};
 use auth::{Authentication, Authenticator, Principal};
-use authorize::{Who, authorize};
+use authorize::{Allowed, Who, authorize};
 use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
@@ -59,8 +61,10 @@ use http::{Destination, Head, Transport};
 use limit::{Limits, Network};
 use rejection::{Form, answer};
 use route::{Entry, Table};
+use share::Shares;
 use tls::Tls;
 use unread::Unread;
+use visit::Visit;
 
 pub use accept::BindError;
 pub use rejection::{Break, Late, Rejection};
@@ -71,6 +75,8 @@ pub(crate) struct Gateway {
     domains: Vec<Box<str>>,
     auth: Authenticator,
     routes: Arc<Table>,
+    shares: Shares,
+    first_visits: config::Timeout,
     limits: Limits,
     names: Arc<Names>,
     upstreams: Arc<Upstreams>,
@@ -214,14 +220,16 @@ impl Worker {
 
         note(account, |account| account.step(Step::Authenticate));
         let network = Network::from(client.ip);
-        if head.navigation && own::comes_back(request) {
+        if head.top && own::comes_back(request) {
             let back = gateway.back_from_login(request, &head, network, now);
             return Box::pin(back).await.map_err(in_form);
         }
+        let visit = Visit::of(request, &head);
         let authentication =
             gateway
                 .auth
                 .authenticate(request, &head.host, head.navigation, now, &peer.last_token);
+        let mut renewed = None;
         let identity = match authentication.await {
             Authentication::Ticket(ticket) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;
@@ -242,7 +250,11 @@ impl Worker {
             Authentication::Principal {
                 principal,
                 by_cookie,
-            } => Ok((principal, by_cookie)),
+                renewed: held_longer,
+            } => {
+                renewed = held_longer;
+                Ok((principal, by_cookie))
+            }
         };
         let principal: Option<Arc<Principal>> = identity
             .as_ref()
@@ -255,9 +267,15 @@ impl Worker {
         note(account, |account| account.step(Step::Route));
         let found = gateway.routes.find(&head.destination, &head.host);
         if let Some(path) = own::path(request.uri.path()) {
-            return gateway
-                .own(path, request, &head, identity, found.as_ref(), now)
-                .map_err(in_form);
+            let asked = own::Asked {
+                path,
+                parts: request,
+                head: &head,
+                network,
+                now,
+            };
+            let answer = gateway.own(asked, identity, found.as_ref());
+            return Box::pin(answer).await.map_err(in_form);
         }
 
         note(account, |account| account.step(Step::Authorize));
@@ -266,36 +284,39 @@ impl Worker {
         {
             return Ok(answer);
         }
-        let who = match identity {
-            Ok((_, by_cookie)) => match &principal {
-                Some(principal) => Who::Principal {
-                    principal,
-                    by_cookie,
-                },
-                None => Who::Anonymous(Rejection::NoToken),
+        let by = match (&identity, &principal) {
+            (Ok((_, by_cookie)), Some(principal)) => Some((&**principal, *by_cookie)),
+            _ => None,
+        };
+        let who = match (by, identity) {
+            (Some((principal, by_cookie)), _) => Who::Principal {
+                principal,
+                by_cookie,
             },
-            Err(rejection) => Who::Anonymous(rejection),
+            (None, Ok(_)) => Who::Anonymous(Rejection::NoToken),
+            (None, Err(rejection)) => Who::Anonymous(rejection),
         };
         let allowed = authorize(
             who,
             found.as_ref(),
             request,
             &head,
-            client.secure,
-            &gateway.domains,
+            (client.secure, &gateway.domains),
+            &gateway.grants(now),
         );
-        let revoked = |endpoint: &route::Endpoint, entry: &Entry| {
+        let revoked = |allowed: &Allowed<'_>| {
             let revoked = |principal| {
-                let auth = &gateway.auth;
-                auth.revoked_for(principal, &entry.gitspace, endpoint.port, now)
+                let (auth, endpoint) = (&gateway.auth, allowed.endpoint);
+                auth.revoked_for(principal, &allowed.entry.gitspace, endpoint.port, now)
             };
-            endpoint.visibility != Visibility::Public && principal.as_deref().is_some_and(revoked)
+            allowed.endpoint.visibility != Visibility::Public
+                && principal.as_deref().is_some_and(revoked)
         };
         let allowed = match allowed {
-            Ok((entry, endpoint)) if revoked(endpoint, entry) => Err(Rejection::RevokedToken),
+            Ok(allowed) if revoked(&allowed) => Err(Rejection::RevokedToken),
             other => other,
         };
-        let (entry, endpoint) = match allowed {
+        let allowed = match allowed {
             Ok(allowed) => allowed,
             Err(rejection) => {
                 return gateway
@@ -303,16 +324,27 @@ impl Worker {
                     .map_err(in_form);
             }
         };
+        if let Some(page) = gateway.first_visit(visit, by, &allowed, request) {
+            return Ok(page);
+        }
+        let Allowed {
+            entry,
+            endpoint,
+            share: _,
+        } = allowed;
         gateway.feed.fresh(entry.source).map_err(in_form)?;
         note(account, |account| {
             account.route(&entry.gitspace, endpoint.port)
         });
 
         note(account, |account| account.step(Step::Limit));
-        let counted = principal.as_ref().map_or_else(
-            || limit::Principal::Anonymous(network),
-            |principal| limit::Principal::Name(Arc::clone(&principal.name)),
-        );
+        let counted = match &principal {
+            Some(principal) if principal.share.is_none() => {
+                limit::Principal::Name(Arc::clone(&principal.name))
+            }
+            // A visitor has a new name with each session.
+            _ => limit::Principal::Anonymous(network),
+        };
         let permit = gateway
             .limits
             .admit(&counted, &entry.gitspace)
@@ -357,6 +389,9 @@ impl Worker {
             .await
             .map_err(in_form)?;
         readers.apply(response.headers_mut());
+        if let Some(renewed) = renewed {
+            own::hold_longer(*renewed, response.headers_mut());
+        }
         Ok(response)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{borrow::Cow, fmt::Write, sync::Arc, time::SystemTime};
 
-use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 
 use super::{
     Gateway, Rejection,
     auth::{Authenticator, Link, Principal, Ticket, TokenError},
+    authorize::may_know,
     forward::Body,
     http::{Destination, Head},
     limit::Network,
@@ -14,7 +15,11 @@ use super::{
     route::Entry,
     status,
 };
-use crate::api::{GitspaceId, access::Port};
+use crate::api::{
+    GitspaceId,
+    access::Port,
+    revocation::{Revocation, RevocationKind},
+};
 
 const PREFIX: &str = "/_gitspace/";
 
@@ -22,6 +27,16 @@ const PREFIX: &str = "/_gitspace/";
 pub(crate) struct Exchanges {
     pub(crate) link: Option<Link>,
     pub(crate) background: tokio::runtime::Handle,
+}
+
+/// A request below `/_gitspace/`.
+pub(crate) struct Asked<'a> {
+    /// What follows that.
+    pub(crate) path: &'a str,
+    pub(crate) parts: &'a Parts,
+    pub(crate) head: &'a Head,
+    pub(crate) network: Network,
+    pub(crate) now: SystemTime,
 }
 
 /// Whether a request is the way back from a login.
@@ -58,7 +73,7 @@ pub(crate) fn last_hop(parts: &Parts) -> Option<Response<Body>> {
 }
 
 /// The path and query of a target, as they follow a host: nothing for `*`, which is the host as a whole.
-fn target(uri: &Uri) -> &str {
+pub(crate) fn target(uri: &Uri) -> &str {
     uri.path_and_query()
         .map(|target| target.as_str())
         .filter(|target| target.starts_with(['/', '?']))
@@ -94,7 +109,7 @@ fn at_login(login: &str, head: &Head, target: &str, state: &str) -> String {
     format!("{login}{separator}return_to={return_to}&state={state}")
 }
 
-fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
+pub(crate) fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
     let mut response = status(code);
     let location = HeaderValue::from_bytes(location.as_bytes())
         .map_err(|_| Rejection::BadRequest("the target cannot be a location"))?;
@@ -194,7 +209,7 @@ impl Gateway {
         Ok(response)
     }
 
-    /// A navigation that needs a token goes to the login, where there is one.
+    /// A navigation of the whole window that needs a token goes to the login, where there is one.
     pub(crate) fn to_login(
         &self,
         rejection: Rejection,
@@ -203,7 +218,7 @@ impl Gateway {
         now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
         if self.login_url.is_empty()
-            || !head.navigation
+            || !head.top
             || rejection.status() != StatusCode::UNAUTHORIZED
             || !self.serves(head)
         {
@@ -221,16 +236,41 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Answers below `/_gitspace/`.
-    pub(crate) fn own(
+    /// Ends a session: in the browser, and for whoever copied it.
+    async fn log_out(
         &self,
-        path: &str,
-        parts: &Parts,
-        head: &Head,
+        asked: &Asked<'_>,
+        identity: Result<(Arc<Principal>, bool), Rejection>,
+    ) -> Result<Response<Body>, Rejection> {
+        from_here(asked.parts, asked.head)?;
+        let principal = identity.ok().map(|(principal, _)| principal);
+        if let Some(revocation) = principal.as_deref().and_then(of_session) {
+            let revoked = self.auth.revoke(revocation, asked.now);
+            if let Err(error) = revoked.await {
+                tracing::error!(%error, "a session that was logged out counts until its end");
+            }
+        }
+        let mut response = status(StatusCode::NO_CONTENT);
+        response
+            .headers_mut()
+            .insert(header::SET_COOKIE, self.auth.end_session());
+        Ok(response)
+    }
+
+    /// Answers below `/_gitspace/`.
+    pub(crate) async fn own(
+        &self,
+        asked: Asked<'_>,
         identity: Result<(Arc<Principal>, bool), Rejection>,
         found: Option<&(Arc<Entry>, Port)>,
-        now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
+        let &Asked {
+            path,
+            parts,
+            head,
+            network,
+            now,
+        } = &asked;
         match (path, &parts.method) {
             ("jwks.json", &Method::GET | &Method::HEAD) => {
                 Ok(json(self.auth.jwks(), "public, max-age=300"))
@@ -249,35 +289,57 @@ impl Gateway {
                 // As everywhere: who may not use it does not learn that it exists.
                 let entry = found
                     .map(|(entry, _)| entry)
-                    .filter(|entry| super::authorize::may_know(&principal, entry))
+                    .filter(|entry| may_know(&principal, entry, &self.grants(now)))
                     .ok_or(Rejection::NoSuchGitspace)?;
                 let answer =
                     serde_json::json!({ "gitspace": entry.gitspace, "state": entry.state });
                 Ok(json(answer.to_string(), "no-store"))
             }
-            ("logout", &Method::POST) => {
-                let origin = parts
-                    .headers
-                    .get(header::ORIGIN)
-                    .and_then(|origin| origin.to_str().ok());
-                if origin.and_then(super::http::origin_host) != Some(&*head.host) {
-                    return Err(Rejection::OriginRefused);
-                }
-                let mut response = status(StatusCode::NO_CONTENT);
-                response
-                    .headers_mut()
-                    .insert(header::SET_COOKIE, self.auth.end_session());
-                Ok(response)
-            }
+            ("logout", &Method::POST) => self.log_out(&asked, identity).await,
+            ("visit", &Method::POST) => self.go_on(parts, head),
+            ("share", _) => self.share_link(parts, head, network, found, now).await,
             ("login", &Method::GET | &Method::HEAD) => {
                 self.to_login(Rejection::NoToken, head, parts, now)
             }
-            ("jwks.json" | "whoami" | "status" | "logout" | "login", _) => {
+            ("jwks.json" | "whoami" | "status" | "logout" | "login" | "visit", _) => {
                 Err(Rejection::MethodNotAllowed)
             }
             _ => Err(Rejection::NoSuchPage),
         }
     }
+}
+
+/// Refuses what a page of another origin sent.
+pub(crate) fn from_here(parts: &Parts, head: &Head) -> Result<(), Rejection> {
+    let origin = parts.headers.get(header::ORIGIN);
+    let origin = origin.and_then(|origin| origin.to_str().ok());
+    match origin.and_then(super::http::origin_host) {
+        Some(host) if *host == *head.host => Ok(()),
+        _ => Err(Rejection::OriginRefused),
+    }
+}
+
+/// Lets the browser hold its session longer, where nobody else may keep the answer.
+pub(crate) fn hold_longer(session: HeaderValue, headers: &mut HeaderMap) {
+    let shared = |value: &HeaderValue| {
+        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        value.contains("public") || value.contains("s-maxage")
+    };
+    if !headers.get_all(header::CACHE_CONTROL).iter().any(shared) {
+        headers.append(header::SET_COOKIE, session);
+    }
+}
+
+/// What revokes a session: its ticket's identifier, which nothing else has.
+fn of_session(principal: &Principal) -> Option<Revocation> {
+    Some(Revocation {
+        kind: RevocationKind::Jti,
+        id: principal.jti.as_deref()?.into(),
+        issued_before: principal.issued_at,
+        until: Some(principal.session_end?),
+        by: Some(principal.name.as_ref().into()),
+        reason: Some("logout".into()),
+    })
 }
 
 /// Whether a ticket's claims name this port of this gitspace.
@@ -308,7 +370,7 @@ fn json(body: String, cache: &'static str) -> Response<Body> {
 }
 
 /// Percent-encoding of everything that is not unreserved (RFC 3986 §2.3).
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .fold(String::with_capacity(text.len() + 16), |mut out, byte| {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

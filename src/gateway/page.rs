@@ -91,10 +91,6 @@ impl Page {
     }
 
     /// A button that sends these fields by POST, to this host and nowhere else.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for pages that ask; none does yet")
-    )]
     pub(crate) fn form(mut self, action: &str, fields: &[(&str, &str)], button: &str) -> Self {
         self.sends_forms = true;
         let fields = fields.iter().fold(String::new(), |mut out, (name, value)| {

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::registry::Registry;
@@ -35,6 +35,7 @@ use super::{
         feed::{self, Follower},
         file::{self, FileError},
     },
+    share::Shares,
     tls::{self, Development, Tls, TlsError},
 };
 use crate::{
@@ -184,6 +185,8 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
     let gateway = Arc::new(Gateway {
         auth,
         routes,
+        shares: Shares::load(&settings.state_dir, SystemTime::now()).map_err(io::Error::other)?,
+        first_visits: config.sharing.first_visit,
         limits: Limits::new(&config.limits),
         names: Arc::new(Names::new(&config.headers).map_err(Error::Config)?),
         timeouts: config.timeouts.clone(),
@@ -324,7 +327,10 @@ impl Bound {
         let background = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         if let Some((listener, _)) = admin {
-            let api = admin::Api::new(Arc::clone(&gateway), &settings, registry)?;
+            let https = listeners.iter().zip(&settings.config.listen);
+            let https = https.filter(|(_, listen)| listen.protocol == ListenProtocol::Https);
+            let https_port = https.map(|(bound, _)| bound.address.port()).next();
+            let api = admin::Api::new(Arc::clone(&gateway), &settings, registry, https_port)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn(admin::serve(listener, api, background.clone()));
         }

@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) principal: Arc<Principal>,
     /// Until when it holds.
     pub(super) until: i64,
+    /// From when on a session's use makes it hold longer. Tokens never do.
+    pub(super) renew_at: i64,
     pub(super) generation: u64,
 }
 

@@ -12,7 +12,7 @@ use http::{
     uri::PathAndQuery,
 };
 
-use super::{error::TokenError, login, session};
+use super::{OUR_COOKIES, error::TokenError, session};
 
 static TOKEN_HEADER: HeaderName = HeaderName::from_static("x-gitspace-token");
 const OUR_PARAMETER: &[u8] = b"gitspace_token";
@@ -64,7 +64,7 @@ pub(super) fn take<K>(
 }
 
 /// The value of a cookie of ours; it stays where it is.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let values = headers.get_all(COOKIE).iter();
     let mut pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     pairs.find_map(|pair| {
@@ -74,7 +74,7 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]>
 }
 
 /// A parameter of a query, without its percent-encoding.
-pub(super) fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
     query
         .as_bytes()
         .split(|byte| *byte == b'&')
@@ -134,9 +134,7 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
         value.as_bytes().split(|byte| *byte == b';').any(|pair| {
             let (name, _) = split_once(pair, b'=');
             let name = name.trim_ascii();
-            name == session::COOKIE.as_bytes()
-                || name == login::COOKIE.as_bytes()
-                || self.token_cookies.iter().any(|own| own.as_bytes() == name)
+            is_ours(name) || self.token_cookies.iter().any(|own| own.as_bytes() == name)
         })
     }
 
@@ -148,8 +146,8 @@ impl<K, R: Fn(&[u8]) -> Option<K>> Taking<'_, K, R> {
             self.push(Place::Session, value, None);
             return true;
         }
-        // It says where a login leads, not who it is.
-        if name == login::COOKIE.as_bytes() {
+        // The others do not say who it is.
+        if is_ours(name) {
             return true;
         }
         if !self.token_cookies.iter().any(|own| own.as_bytes() == name) {
@@ -281,6 +279,10 @@ fn put_cookies(headers: &mut HeaderMap, rest: Vec<u8>) {
     }
 }
 
+fn is_ours(name: &[u8]) -> bool {
+    OUR_COOKIES.iter().any(|ours| ours.as_bytes() == name)
+}
+
 fn is_spelling(name: &str) -> bool {
     let ours = TOKEN_HEADER.as_str();
     name.len() == ours.len()
@@ -351,7 +353,7 @@ fn with_query(uri: &Uri, parameters: &[&[u8]]) -> Option<Uri> {
 
 /// The path and query as a redirect's target on the same host: exactly one slash at the beginning, since `//evil` and
 /// `/\evil` would lead to another one.
-pub(super) fn location(uri: &Uri) -> String {
+pub(crate) fn location(uri: &Uri) -> String {
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     format!("/{}", target.trim_start_matches(['/', '\\']))
 }

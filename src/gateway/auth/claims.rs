@@ -149,16 +149,29 @@ impl Claims {
         Principal {
             name,
             issuer: Arc::clone(&issuer.name),
-            org: self.org.map(Into::into),
-            groups: self.groups.into_iter().map(Into::into).collect(),
+            org: self.org.map(|org| prefixed(issuer, org)),
+            groups: self
+                .groups
+                .into_iter()
+                .map(|group| prefixed(issuer, group))
+                .collect(),
             gitspaces: self.gitspaces.map(Into::into),
             ports: self.ports.map(Into::into),
             grants: issuer.grants,
+            share: None,
             sid: self.sid.map(Into::into),
             jti: self.jti.map(Into::into),
             issued_at: self.issued_at,
             session_end: None,
         }
+    }
+}
+
+/// Names of organizations and groups, as those of users: two issuers' never meet.
+fn prefixed(issuer: &Issuer, name: String) -> Arc<str> {
+    match &*issuer.prefix {
+        "" => name.into(),
+        prefix => format!("{prefix}{name}").into(),
     }
 }
 

@@ -219,7 +219,7 @@ pub enum TokenError {
         expected: String,
     },
     /// A name that belongs to another issuer.
-    #[error("the name {0:?} begins like those of another issuer (its `prefix`)")]
+    #[error("the name {0:?} begins like those of another issuer (its `prefix`), or of visitors")]
     Subject(String),
     /// Over.
     #[error("the token expired {since} s ago (`exp`)")]
@@ -251,6 +251,9 @@ pub enum TokenError {
     /// The way back from a login that this browser did not begin.
     #[error("the login {0}; open the page again")]
     Login(&'static str),
+    /// A share's link that is not, or no longer, good.
+    #[error("the link {0}")]
+    Link(&'static str),
     /// A session cookie that is not, or no longer, good.
     #[error("the session {0}")]
     Session(&'static str),

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Request, Uri, header::COOKIE, request::Parts};
 
-use super::{carrier, login, session};
+use super::{OUR_COOKIES, carrier};
 use crate::gateway::fuzzing::lines;
 
 const TOKEN_COOKIE: &str = "their_token";
@@ -38,8 +38,7 @@ fn is_ours(pair: &[u8]) -> bool {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let name = halves.next().unwrap_or_default().trim_ascii();
     let value = halves.next().unwrap_or_default().trim_ascii();
-    name == session::COOKIE.as_bytes()
-        || name == login::COOKIE.as_bytes()
+    OUR_COOKIES.iter().any(|ours| name == ours.as_bytes())
         || (name == TOKEN_COOKIE.as_bytes() && ours(value))
 }
 

@@ -87,10 +87,5 @@ pub(super) fn finish(
 }
 
 fn set_cookie(value: &str, max_age: u64) -> HeaderValue {
-    let cookie =
-        format!("{COOKIE}={value}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax");
-    // Only base64url, dots, digits and the words above.
-    let mut header = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
-    header.set_sensitive(true);
-    header
+    sealed::set_cookie(COOKIE, value, i64::try_from(max_age).unwrap_or(i64::MAX))
 }

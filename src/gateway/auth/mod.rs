@@ -26,10 +26,11 @@ mod session;
 mod sources;
 mod ticket;
 pub(crate) mod token;
+mod visitor;
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
@@ -43,12 +44,20 @@ use self::{
     assertion::Assertions,
     cache::{Cache, Digest, Entry},
     carrier::{Carrier, Place},
-    principal::seconds,
     published::Published,
     revoked::Revoked,
     sources::{Keyring, Sources},
     ticket::Redeemer,
     token::TicketClaims,
+};
+pub(crate) use self::{
+    carrier::{cookie, location, parameter},
+    login::Begun,
+    principal::seconds,
+    private_file::replace as replace_file,
+    revoked::RevokeError,
+    sealed::set_cookie,
+    visitor::Invitation,
 };
 pub use self::{
     error::{Error, TokenError},
@@ -57,7 +66,6 @@ pub use self::{
     session::COOKIE as SESSION_COOKIE,
     ticket::{Link, Ticket},
 };
-pub(crate) use self::{login::Begun, revoked::RevokeError};
 use crate::{
     api::{
         GitspaceId,
@@ -68,8 +76,10 @@ use crate::{
     config,
 };
 
+/// The cookie of those who were told whose port it is.
+pub(crate) const VISITED_COOKIE: &str = "__Host-gitspace-visited";
 /// Cookies of ours: apps neither see nor set them.
-pub(crate) const OUR_COOKIES: [&str; 2] = [session::COOKIE, login::COOKIE];
+pub(crate) const OUR_COOKIES: [&str; 3] = [session::COOKIE, login::COOKIE, VISITED_COOKIE];
 
 /// Tells who is asking.
 #[derive(Debug)]
@@ -83,6 +93,12 @@ pub struct Authenticator {
     revoked: Revoked,
 }
 
+/// Where the gateway's own keys are.
+pub fn keys_file(config: &config::Gateway, state_dir: &Path) -> PathBuf {
+    let configured = config.keys.file.clone();
+    configured.unwrap_or_else(|| state_dir.join("gateway.keys"))
+}
+
 /// Who is asking.
 #[derive(Debug, Clone)]
 pub enum Authentication {
@@ -94,6 +110,8 @@ pub enum Authentication {
         principal: Arc<Principal>,
         /// It came in a cookie, so that unsafe methods and WebSockets need an Origin.
         by_cookie: bool,
+        /// The `Set-Cookie` value with which a session that is used holds longer, now and then.
+        renewed: Option<Box<HeaderValue>>,
     },
     /// A ticket on a navigation: to be redeemed and exchanged for a session.
     Ticket(Ticket),
@@ -119,7 +137,8 @@ struct Recognised {
 
 /// What a carrier turned out to hold.
 enum Held {
-    Access(Arc<Principal>),
+    /// With from when on a session's use makes it hold longer.
+    Access(Arc<Principal>, i64),
     Ticket(Box<(Principal, TicketClaims)>),
 }
 
@@ -226,10 +245,12 @@ impl Authenticator {
             }
             let held = self.verify(&keyring, carrier, host, now, last);
             match held.and_then(|held| self.unless_revoked(held, now)) {
-                Ok(Held::Access(found)) => {
+                Ok(Held::Access(found, renew_at)) if principal.is_none() => {
                     let by_cookie = matches!(carrier.place, Place::Session | Place::TokenCookie);
-                    principal = principal.or(Some((found, by_cookie)));
+                    let renewed = (renew_at <= now).then(|| keyring.renewed(&carrier.token, now));
+                    principal = Some((found, by_cookie, renewed.flatten()));
                 }
+                Ok(Held::Access(..)) => {}
                 Ok(Held::Ticket(found)) if ticket_possible(carrier) => {
                     ticket = ticket.or(Some(found))
                 }
@@ -240,11 +261,13 @@ impl Authenticator {
         match (ticket, principal, refusal) {
             (Some(ticket), otherwise, _) => {
                 let location = carrier::location(uri);
+                let otherwise = otherwise.map(|(principal, by_cookie, _)| (principal, by_cookie));
                 Authentication::Ticket(keyring.ticket(*ticket, location, otherwise))
             }
-            (None, Some((principal, by_cookie)), _) => Authentication::Principal {
+            (None, Some((principal, by_cookie, renewed)), _) => Authentication::Principal {
                 principal,
                 by_cookie,
+                renewed,
             },
             (None, None, Some(error)) => Authentication::Refused(error),
             (None, None, None) => Authentication::Anonymous,
@@ -260,8 +283,32 @@ impl Authenticator {
             &ticket.subject,
             host,
             seconds(now),
-            keyring.session_max,
+            keyring.sessions,
         )
+    }
+
+    /// The signed text of a share's link.
+    pub(crate) fn link(&self, invitation: &Invitation) -> String {
+        visitor::link(&self.keyring.load().own, invitation)
+    }
+
+    /// What a share's link says.
+    pub(crate) fn open_link(&self, text: &[u8]) -> Result<Invitation, TokenError> {
+        visitor::open_link(&self.keyring.load().own, text)
+    }
+
+    /// The `Set-Cookie` value that begins a visitor's session, which ends with its share. None: the system has no randomness.
+    pub(crate) fn visit(
+        &self,
+        invitation: &Invitation,
+        until: Option<i64>,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<HeaderValue> {
+        let keyring = self.keyring.load();
+        let now = seconds(now);
+        let life = session::Life::new(now, until, keyring.sessions);
+        visitor::begin(&keyring.own, invitation, host, now, life)
     }
 
     /// The `Set-Cookie` value that ends a session.
@@ -396,16 +443,20 @@ impl Authenticator {
         };
         if let Some(entry) = entry {
             entry.check_time(now)?;
-            return Ok(Held::Access(entry.principal));
+            return Ok(Held::Access(entry.principal, entry.renew_at));
         }
-        let (principal, until) = match carrier.place {
-            Place::Session => keyring.session(&carrier.token, host, now)?,
+        let (principal, until, renew_at) = match carrier.place {
+            Place::Session => {
+                let (principal, life) = keyring.session(&carrier.token, host, now)?;
+                let renew_at = life.renew_at(keyring.sessions);
+                (principal, life.until(), renew_at)
+            }
             Place::Header | Place::Query | Place::TokenCookie => {
                 let verified = token::verify(&carrier.token, &keyring.issuers, now)?;
                 if let Some(ticket) = verified.ticket {
                     return Ok(Held::Ticket(Box::new((verified.principal, ticket))));
                 }
-                (verified.principal, verified.until)
+                (verified.principal, verified.until, i64::MAX)
             }
         };
         let principal = Arc::new(principal);
@@ -414,10 +465,11 @@ impl Authenticator {
             Entry {
                 principal: Arc::clone(&principal),
                 until,
+                renew_at,
                 generation: keyring.generation,
             },
         );
-        Ok(Held::Access(principal))
+        Ok(Held::Access(principal, renew_at))
     }
 
     /// Fetches what issuers publish, until the stop. To be run off the data path.
@@ -444,7 +496,7 @@ impl Authenticator {
 
     fn unless_revoked(&self, held: Held, now: i64) -> Result<Held, TokenError> {
         let principal = match &held {
-            Held::Access(principal) => principal,
+            Held::Access(principal, _) => principal,
             Held::Ticket(ticket) => &ticket.0,
         };
         self.revoked.check(principal, now).map(|()| held)
@@ -459,6 +511,11 @@ impl Authenticator {
         now: SystemTime,
     ) -> bool {
         self.revoked.covers(principal, gitspace, port, seconds(now))
+    }
+
+    /// Whether a share was revoked.
+    pub(crate) fn share_revoked(&self, id: &str, now: i64) -> bool {
+        self.revoked.share(id, now)
     }
 
     /// Revokes: at once, and on disk when this returns. Gives what counts now.

@@ -21,6 +21,8 @@ pub struct Principal {
     pub ports: Option<Box<[Port]>>,
     /// Whether `gitspaces` and `ports` grant access, or only restrict it.
     pub grants: bool,
+    /// The share whose link let it in: a visitor without a name of its own.
+    pub share: Option<Arc<str>>,
     /// The login that it hangs on.
     pub sid: Option<Arc<str>>,
     /// The token's own identifier.
@@ -32,7 +34,7 @@ pub struct Principal {
 }
 
 /// Seconds since 1970; 0 before.
-pub(super) fn seconds(time: SystemTime) -> i64 {
+pub(crate) fn seconds(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| {
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -46,7 +46,7 @@ pub(super) fn create(path: &Path, content: &[u8]) -> Result<bool, Error> {
 }
 
 /// Puts a file in the place of another one, all at once.
-pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = write_beside(path, content)?;
     fs::rename(&temporary, path)?;
     sync_directory(path)

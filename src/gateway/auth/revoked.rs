@@ -52,7 +52,7 @@ pub(super) struct Revoked(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     count: AtomicUsize,
-    by_kind: [DashMap<Box<str>, Revocation>; 5],
+    by_kind: [DashMap<Box<str>, Revocation>; 6],
     file: Mutex<File>,
 }
 
@@ -133,6 +133,15 @@ impl Revoked {
         let covers = |kind, id: &str| self.0.covers(kind, id, principal, now);
         covers(RevocationKind::Gitspace, gitspace.as_str())
             || covers(RevocationKind::Port, &port_id(gitspace, port))
+    }
+
+    /// Whether a share was revoked: its identifier is never used again, so it does not matter when.
+    pub(super) fn share(&self, id: &str, now: i64) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let revocation = self.0.of(RevocationKind::Share).get(id);
+        revocation.is_some_and(|one| one.until.is_none_or(|until| now < until))
     }
 
     /// Takes one: it counts at once, and is on disk when this returns. Blocks.
@@ -299,6 +308,7 @@ mod tests {
             gitspaces: None,
             ports: None,
             grants: false,
+            share: None,
             sid: Some("login".into()),
             jti: Some("token".into()),
             issued_at,

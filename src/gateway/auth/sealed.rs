@@ -4,6 +4,7 @@
 //! access token nor one for it. Replicas that share `gateway.keys` open each other's.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::own_keys::OwnKeys;
@@ -49,4 +50,15 @@ pub(super) fn open<T: DeserializeOwned>(
     aws_lc_rs::hmac::verify(key, sealed.as_bytes(), &decoded(mac)?)
         .map_err(|_| Unopened::Broken)?;
     serde_json::from_slice(&decoded(payload)?).map_err(|_| Unopened::Broken)
+}
+
+/// The `Set-Cookie` value for a cookie of ours: for one host, never read by scripts, not sent with what other sites post. `value` is
+/// something sealed, or "" with `max_age` 0 to end it.
+pub(crate) fn set_cookie(name: &str, value: &str, max_age: i64) -> HeaderValue {
+    let cookie =
+        format!("{name}={value}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax");
+    // Only base64url, dots, digits and the words above.
+    let mut header = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
+    header.set_sensitive(true);
+    header
 }

@@ -7,13 +7,12 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
+    OUR_COOKIES,
     error::{Error, TokenError},
     keys::{Issuer, Issuers},
-    login,
     own_keys::OwnKeys,
     principal::Principal,
     published::Published,
@@ -21,6 +20,7 @@ use super::{
     ticket::Ticket,
     token::TicketClaims,
 };
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use crate::{api::feed::FeedKeys, config};
@@ -34,7 +34,7 @@ pub(super) struct Keyring {
     pub(super) published: HashMap<Arc<str>, Arc<Published>>,
     pub(super) own: Arc<OwnKeys>,
     pub(super) token_cookies: Arc<[Box<str>]>,
-    pub(super) session_max: Duration,
+    pub(super) sessions: session::Limits,
     feed_issuer: Option<Arc<str>>,
 }
 
@@ -54,7 +54,7 @@ struct Configured {
     issuers: Vec<(Arc<Issuer>, Option<Arc<Published>>)>,
     own: Arc<OwnKeys>,
     token_cookies: Arc<[Box<str>]>,
-    session_max: Duration,
+    sessions: session::Limits,
 }
 
 impl Sources {
@@ -140,11 +140,7 @@ impl Configured {
             };
             Ok((Arc::new(Issuer::load(issuer)?), published))
         });
-        let own = config
-            .keys
-            .file
-            .clone()
-            .unwrap_or_else(|| state_dir.join("gateway.keys"));
+        let own = super::keys_file(config, state_dir);
         let token_cookies = config
             .auth
             .token_cookies
@@ -154,18 +150,14 @@ impl Configured {
             issuers: issuers.collect::<Result<_, _>>()?,
             own: Arc::new(OwnKeys::load(&own)?),
             token_cookies: token_cookies.collect::<Result<_, _>>()?,
-            session_max: config.timeouts.session,
+            sessions: session::Limits::from(&config.timeouts),
         })
     }
 }
 
 fn token_cookie(name: &str) -> Result<Box<str>, Error> {
     let token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte);
-    if name.is_empty()
-        || name == session::COOKIE
-        || name == login::COOKIE
-        || !name.bytes().all(token)
-    {
+    if name.is_empty() || OUR_COOKIES.contains(&name) || !name.bytes().all(token) {
         return Err(Error::TokenCookie(name.into()));
     }
     Ok(name.into())
@@ -181,7 +173,7 @@ fn keyring(
         issuers,
         own,
         token_cookies,
-        session_max,
+        sessions,
     } = configured.clone();
     let mut by_issuer = HashMap::new();
     let issuers = issuers
@@ -200,29 +192,25 @@ fn keyring(
         published: by_issuer,
         own,
         token_cookies,
-        session_max,
+        sessions,
         feed_issuer: feed.map(|issuer| Arc::clone(&issuer.name)),
     })
 }
 
 impl Keyring {
-    /// Opens a session cookie. Gives who it is, and until when it holds.
+    /// Opens a session cookie. Gives who it is, and how long it holds.
     pub(super) fn session(
         &self,
         cookie: &[u8],
         host: &str,
         now: i64,
-    ) -> Result<(Principal, i64), TokenError> {
-        let principal = session::open(
-            cookie,
-            host,
-            &self.own,
-            &self.issuers,
-            now,
-            self.session_max,
-        )?;
-        let end = principal.session_end.unwrap_or(now);
-        Ok((principal, end))
+    ) -> Result<(Principal, session::Life), TokenError> {
+        session::open(cookie, host, &self.own, &self.issuers, now, self.sessions)
+    }
+
+    /// The `Set-Cookie` value with which a session holds longer.
+    pub(super) fn renewed(&self, cookie: &[u8], now: i64) -> Option<Box<HeaderValue>> {
+        session::renew(cookie, &self.own, now, self.sessions).map(Box::new)
     }
 
     /// Makes of a verified ticket what the next steps need.

@@ -12,6 +12,7 @@ use crate::api::{
     GitspaceId,
     access::{Port, Visibility},
     route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
+    share::Share,
 };
 
 /// A route as the data path uses it.
@@ -31,6 +32,8 @@ pub struct Entry {
     pub(crate) org: Option<Arc<str>>,
     /// Who else may use private ports.
     pub(crate) allow: Box<[Arc<str>]>,
+    /// Who may use single ports for a time.
+    pub(crate) shares: Box<[Share]>,
     /// Its own host.
     pub(crate) host: Option<Arc<str>>,
     /// Its ports: few, so a list.
@@ -108,9 +111,20 @@ impl Builder<'_> {
             owner: route.owner.clone(),
             org: route.org.clone(),
             allow: route.allow.clone().into(),
+            shares: self.shares()?,
             host: route.host.clone(),
             endpoints,
         })
+    }
+
+    fn shares(&self) -> Result<Box<[Share]>, RouteError> {
+        for share in &self.route.shares {
+            share.check().map_err(|error| RouteError::Invalid {
+                gitspace: self.route.gitspace.clone(),
+                problem: format!("share {:?}: {error}", share.id),
+            })?;
+        }
+        Ok(self.route.shares.clone().into())
     }
 
     fn endpoint(&self, port: Port, of: &PortRoute) -> Result<Endpoint, RouteError> {

@@ -92,6 +92,7 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
         ide: Some(ide),
         ports,
         allow: entry.allow.iter().map(arc).collect(),
+        shares: Vec::new(),
     })
 }
 

@@ -187,6 +187,7 @@ impl Table {
                     owner: entry.owner.clone(),
                     org: entry.org.clone(),
                     allow: entry.allow.clone(),
+                    shares: entry.shares.clone(),
                     host: entry.host.clone(),
                     endpoints: entry.endpoints.iter().map(Endpoint::copy).collect(),
                 })

@@ -66,6 +66,7 @@ fn a_ticket_becomes_a_session_of_its_host() {
         let Authentication::Principal {
             principal,
             by_cookie: true,
+            ..
         } = open(&fixture.auth, &cookie, HOST, fixture.now)
         else {
             panic!("no session");

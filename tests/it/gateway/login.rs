@@ -191,8 +191,17 @@ async fn a_login_that_is_no_navigation_begins_nothing() {
     let (state, cookie) = begin(&gateway, "/").await;
     let ticket = gateway.setup.issuer.ticket(OWNER, "t1", "ide");
     let target = format!("/_gitspace/login?ticket={ticket}&state={state}");
-    for (method, mode) in [("GET", "cors"), ("GET", "no-cors"), ("POST", "navigate")] {
-        let headers = [("sec-fetch-mode", mode), ("cookie", &*cookie)];
+    for (method, mode, destination) in [
+        ("GET", "cors", "empty"),
+        ("GET", "no-cors", "image"),
+        ("GET", "navigate", "iframe"),
+        ("POST", "navigate", "document"),
+    ] {
+        let headers = [
+            ("sec-fetch-mode", mode),
+            ("sec-fetch-dest", destination),
+            ("cookie", &*cookie),
+        ];
         let answer = gateway
             .tls(HOST)
             .await

@@ -202,6 +202,8 @@ async fn a_page_without_a_token_goes_to_the_login_and_others_do_not() {
     );
     let answer = client.get("/a", &[("sec-fetch-mode", "cors")]).await;
     assert_eq!(answer.refusal(), (401, "no-token".into()));
+    let frame = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+    assert_eq!(client.get("/a", &frame).await.status, 401);
 }
 
 #[tokio::test]
