@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod failure;
 mod gitspace;
+mod keys;
 mod output;
 mod run;
 mod signals;
@@ -51,6 +52,8 @@ enum Command {
     Gitspace(gitspace::Args),
     /// Make and read access tokens
     Token(token::Args),
+    /// Rotate the keys that seal sessions and links and sign assertions
+    Keys(keys::Args),
     /// Serve inside an instance; a runner starts it
     #[command(hide = true)]
     Agent(agent::Args),
@@ -70,9 +73,11 @@ impl Arguments {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Run(_) | Command::Agent(_) => "info",
-            Command::Check(_) | Command::Demo(_) | Command::Gitspace(_) | Command::Token(_) => {
-                "warn"
-            }
+            Command::Check(_)
+            | Command::Demo(_)
+            | Command::Gitspace(_)
+            | Command::Token(_)
+            | Command::Keys(_) => "warn",
         }
     }
 
@@ -85,6 +90,7 @@ impl Arguments {
             Command::Gitspace(arguments) => gitspace::run(arguments).await,
             Command::Agent(arguments) => agent::run(arguments).await.map_err(Failure::system),
             Command::Token(arguments) => token::run(arguments),
+            Command::Keys(arguments) => keys::run(arguments),
         }
     }
 }

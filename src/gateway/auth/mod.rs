@@ -93,6 +93,12 @@ pub struct Authenticator {
     revoked: Revoked,
 }
 
+/// Rotates the keys of a file as `gateway.keys.file` names it: the next ones become the current ones. Gives whether gateways that
+/// have the file as it was know them already. They take them over by a reload.
+pub fn rotate_keys(path: &Path) -> Result<bool, Error> {
+    own_keys::OwnKeys::rotate(path)
+}
+
 /// Where the gateway's own keys are.
 pub fn keys_file(config: &config::Gateway, state_dir: &Path) -> PathBuf {
     let configured = config.keys.file.clone();

@@ -1,10 +1,11 @@
-//! The gateway's own keys: one that seals sessions, one that signs assertions, each with the one before it. What seals TLS
-//! tickets is derived from the first.
+//! The gateway's own keys: one that seals sessions, one that signs assertions, each with the one before it and the one that comes
+//! next. What seals TLS tickets is derived from the first.
 //!
 //! They live in `gateway.keys` (JSON, mode 0600, with a format version), which is made if it is absent and which replicas
-//! share. New things are made with the current key; what the previous one made still counts.
+//! share. New things are made with the current key; what the previous and the next one made counts too. So a rotation may reach
+//! replicas one after the other: those who still have the old file know the key that the others begin to use.
 
-use std::{fmt, path::Path};
+use std::{fmt, io, path::Path};
 
 use aws_lc_rs::{
     hmac, rand,
@@ -43,16 +44,19 @@ impl fmt::Debug for OwnKeys {
 #[derive(Serialize, Deserialize)]
 struct File {
     version: u64,
-    session: Pair,
-    assertion: Pair,
+    session: Keys,
+    assertion: Keys,
 }
 
-/// A key and the one before it.
+/// A key, the one before it, and the one that comes next.
 #[derive(Serialize, Deserialize)]
-struct Pair {
+struct Keys {
     current: Stored,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Stored>,
+    /// Files of before have none until they are rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<Stored>,
 }
 
 /// A key in base64: 32 bytes of a session key, PKCS#8 of an assertion key.
@@ -68,8 +72,7 @@ impl OwnKeys {
         if let Some(content) = private_file::read(path)? {
             return Self::parse(path, &content);
         }
-        let content = serde_json::to_vec_pretty(&File::new()?)
-            .map_err(|error| Error::MakeKey(error.to_string()))?;
+        let content = File::new()?.json()?;
         if private_file::create(path, &content)? {
             tracing::info!(path = %path.display(), "made the gateway's own keys");
             return Self::parse(path, &content);
@@ -81,29 +84,40 @@ impl OwnKeys {
         Self::parse(path, &private_file::read(path)?.ok_or_else(damaged)?)
     }
 
-    fn parse(path: &Path, content: &[u8]) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u64,
-        }
-        // serde_json quotes no values of a syntax error, so no key gets into the message.
-        let damaged = |problem: String| Error::Damaged {
+    /// Makes the next keys of a file the current ones. Gives whether others knew them before.
+    pub(super) fn rotate(path: &Path) -> Result<bool, Error> {
+        let absent = || Error::Read {
+            path: path.into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let content = private_file::read(path)?.ok_or_else(absent)?;
+        let old = File::parse(path, &content)?;
+        let new = File::new()?;
+        let known = old.session.next.is_some() && old.assertion.next.is_some();
+        let rotated = File {
+            version: VERSION,
+            session: old.session.rotated(new.session),
+            assertion: old.assertion.rotated(new.assertion),
+        };
+        let damaged = |problem| Error::Damaged {
             path: path.into(),
             problem,
         };
-        let json_problem = |error: serde_json::Error| {
-            damaged(format!("line {}, column {}", error.line(), error.column()))
+        Self::ready(&rotated).map_err(damaged)?;
+        let write = |source| Error::Write {
+            path: path.into(),
+            source,
         };
-        let Version { version } = serde_json::from_slice(content).map_err(json_problem)?;
-        if version != VERSION {
-            return Err(Error::Version {
-                path: path.into(),
-                found: version,
-                known: VERSION,
-            });
-        }
-        let file: File = serde_json::from_slice(content).map_err(json_problem)?;
-        Self::ready(&file).map_err(damaged)
+        private_file::replace(path, &rotated.json()?).map_err(write)?;
+        Ok(known)
+    }
+
+    fn parse(path: &Path, content: &[u8]) -> Result<Self, Error> {
+        let damaged = |problem| Error::Damaged {
+            path: path.into(),
+            problem,
+        };
+        Self::ready(&File::parse(path, content)?).map_err(damaged)
     }
 
     fn ready(file: &File) -> Result<Self, String> {
@@ -132,7 +146,7 @@ impl OwnKeys {
 
     /// The key that seals new sessions.
     pub(super) fn session(&self) -> (&str, &hmac::Key) {
-        let (id, key) = &self.session[0]; // `Pair::all` always gives the current one first
+        let (id, key) = &self.session[0]; // `Keys::all` always gives the current one first
         (id, key)
     }
 
@@ -144,7 +158,7 @@ impl OwnKeys {
             .map(|(_, key)| key)
     }
 
-    /// What keys of TLS tickets are made of: the current one, then the previous one.
+    /// What keys of TLS tickets are made of: the current one, then those that count too.
     pub(super) fn tickets(&self) -> &[hmac::Key] {
         &self.tickets
     }
@@ -161,7 +175,45 @@ impl OwnKeys {
 }
 
 impl File {
+    fn parse(path: &Path, content: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        // serde_json quotes no values of a syntax error, so no key gets into the message.
+        let damaged = |problem: String| Error::Damaged {
+            path: path.into(),
+            problem,
+        };
+        let json_problem = |error: serde_json::Error| {
+            damaged(format!("line {}, column {}", error.line(), error.column()))
+        };
+        let Version { version } = serde_json::from_slice(content).map_err(json_problem)?;
+        if version != VERSION {
+            return Err(Error::Version {
+                path: path.into(),
+                found: version,
+                known: VERSION,
+            });
+        }
+        serde_json::from_slice(content).map_err(json_problem)
+    }
+
+    fn json(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec_pretty(self).map_err(|error| Error::MakeKey(error.to_string()))
+    }
+
     fn new() -> Result<Self, Error> {
+        let ((session, assertion), next) = (Self::pair()?, Self::pair()?);
+        Ok(Self {
+            version: VERSION,
+            session: Keys::new(session, next.0),
+            assertion: Keys::new(assertion, next.1),
+        })
+    }
+
+    /// A key that seals sessions and one that signs assertions.
+    fn pair() -> Result<(Stored, Stored), Error> {
         let mut session = [0; SESSION_KEY];
         let mut id = [0; 4];
         for bytes in [&mut session[..], &mut id[..]] {
@@ -178,24 +230,39 @@ impl File {
                     .map_err(|error| error.to_string())
             })
             .map_err(Error::MakeKey)?;
-        let pair = |id: String, key: &[u8]| Pair {
-            current: Stored {
-                id,
-                key: Secret::new(STANDARD.encode(key)),
-            },
-            previous: None,
+        let stored = |id: String, key: &[u8]| Stored {
+            id,
+            key: Secret::new(STANDARD.encode(key)),
         };
-        Ok(Self {
-            version: VERSION,
-            session: pair(format!("{:08x}", u32::from_be_bytes(id)), &session),
-            assertion: pair(thumbprint, pkcs8.as_ref()),
-        })
+        Ok((
+            stored(format!("{:08x}", u32::from_be_bytes(id)), &session),
+            stored(thumbprint, pkcs8.as_ref()),
+        ))
     }
 }
 
-impl Pair {
+impl Keys {
+    fn new(current: Stored, next: Stored) -> Self {
+        Self {
+            current,
+            previous: None,
+            next: Some(next),
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Stored> {
-        std::iter::once(&self.current).chain(&self.previous)
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .chain(&self.next)
+    }
+
+    /// The next one takes the current one's place; `new` gives what was not known yet.
+    fn rotated(self, new: Self) -> Self {
+        Self {
+            current: self.next.unwrap_or(new.current),
+            previous: Some(self.current),
+            next: new.next,
+        }
     }
 }
 
@@ -240,4 +307,53 @@ fn assertion_key(stored: &Stored) -> Result<(EncodingKey, Jwk), String> {
 fn public_key(pkcs8: &[u8]) -> Result<Jwk, String> {
     Jwk::from_encoding_key(&EncodingKey::from_ec_der(pkcs8), Algorithm::ES256)
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::auth::sealed;
+
+    fn open(keys: &OwnKeys, text: &str) -> bool {
+        sealed::open::<String>("kind", text.as_bytes(), keys).is_ok()
+    }
+
+    #[test]
+    fn a_rotation_may_reach_replicas_one_after_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.keys");
+        let before = OwnKeys::load(&path).unwrap();
+        let old = sealed::seal("kind", &"old", &before);
+        assert!(OwnKeys::rotate(&path).unwrap());
+        let after = OwnKeys::load(&path).unwrap();
+        let new = sealed::seal("kind", &"new", &after);
+        assert_ne!(before.session().0, after.session().0);
+        for (keys, what) in [(&before, "the old file"), (&after, "the new file")] {
+            assert!(open(keys, &old) && open(keys, &new), "{what}");
+        }
+        assert!(before.jwks().contains(after.assertion().0));
+
+        assert!(OwnKeys::rotate(&path).unwrap());
+        let later = OwnKeys::load(&path).unwrap();
+        assert!(open(&later, &new) && !open(&later, &old));
+    }
+
+    #[test]
+    fn a_file_of_before_says_that_the_new_keys_are_unknown_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.keys");
+        OwnKeys::load(&path).unwrap();
+        let content = private_file::read(&path).unwrap().unwrap();
+        let mut file: serde_json::Value = serde_json::from_slice(&content).unwrap();
+        for kind in ["session", "assertion"] {
+            file[kind].as_object_mut().unwrap().remove("next");
+        }
+        private_file::replace(&path, file.to_string().as_bytes()).unwrap();
+        assert!(!OwnKeys::rotate(&path).unwrap());
+        assert!(OwnKeys::rotate(&path).unwrap());
+        assert!(matches!(
+            OwnKeys::rotate(&dir.path().join("none")),
+            Err(Error::Read { .. })
+        ));
+    }
 }

@@ -136,3 +136,41 @@ async fn a_logout_by_a_strangers_page_ends_nothing() {
     }
     assert_eq!(ask(&gateway, &cookie).await.status, 200);
 }
+
+#[tokio::test]
+async fn keys_are_rotated_by_a_command_and_a_reload_without_a_logout() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let state = gateway.setup.dir.path().to_owned();
+    let before = begin(&gateway).await;
+    let config = state.join("config.toml");
+    std::fs::write(&config, format!("state_dir = {state:?}\n")).unwrap();
+    let rotate = async || {
+        let program = env!("CARGO_BIN_EXE_cde-gateway");
+        let output = std::process::Command::new(program)
+            .args(["keys", "rotate", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains("reload"), "{said}");
+        gateway.handle.reload(&gateway.setup.settings).unwrap();
+        gateway.setup.note_keys();
+    };
+    rotate().await;
+    let after = {
+        let ticket = gateway.setup.issuer.ticket(OWNER, "2", "ide");
+        let target = format!("/?gitspace_token={ticket}");
+        let answer = gateway.plain().await.get(&target, &[NAVIGATION]).await;
+        answer.session().unwrap()
+    };
+    let key = |cookie: &str| cookie.split('.').nth(1).unwrap().to_owned();
+    assert_ne!(key(&before), key(&after), "the new key seals");
+    for cookie in [&before, &after] {
+        assert_eq!(ask(&gateway, cookie).await.status, 200);
+    }
+    rotate().await;
+    let refused = ask(&gateway, &before).await.refusal();
+    assert_eq!(refused, (401, "invalid-token".into()));
+    assert_eq!(ask(&gateway, &after).await.status, 200);
+}

@@ -127,7 +127,7 @@ impl Setup {
     }
 
     /// The gateway's own keys and those of its certificates are secrets of the tests.
-    fn note_keys(&self) {
+    pub(crate) fn note_keys(&self) {
         let own = [self.dir.path().join("gateway.keys")];
         let certificates = self.settings.config.certificate.iter();
         let development = self.dir.path().join("dev/key.pem");
