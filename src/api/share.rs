@@ -27,7 +27,7 @@ pub struct Share {
 }
 
 /// For whom a [`Share`] is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Audience {
     /// Whoever has its signed link.

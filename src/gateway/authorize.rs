@@ -231,8 +231,16 @@ fn check_state(entry: &Entry) -> Result<(), Rejection> {
 
 /// Whether a principal may use any port of a gitspace, and so may know of it.
 pub(crate) fn may_know(principal: &Principal, entry: &Entry, grants: &Grants<'_>) -> bool {
-    entry
+    within_claims(principal, entry)
+        && (may_any(principal, entry) || grants.any(principal, &entry.gitspace, Some(entry)))
+}
+
+/// Whether it may use any port without a share.
+fn may_any(principal: &Principal, entry: &Entry) -> bool {
+    let ports = principal.ports.as_ref();
+    let mut usable = entry
         .endpoints
         .iter()
-        .any(|endpoint| may(principal, entry, endpoint, grants).is_some())
+        .filter(|endpoint| ports.is_none_or(|ports| ports.contains(&endpoint.port)));
+    principal.share.is_none() && usable.any(|endpoint| has_right(principal, entry, endpoint))
 }

@@ -1,7 +1,8 @@
 //! Shares that were made at this gateway, beside those that come with routes: kept over a restart.
 //!
 //! A share is looked for only where nothing else lets somebody in, and asked for again with each request: one that was taken back,
-//! revoked or is over counts no more at once. What makes a use of a counted one, and is on disk before it counts, is that its link
+//! revoked or is over counts no more at once. It is looked for by whom it is for: that takes as long whether a gitspace has a hundred
+//! shares for others, none, or does not exist. What makes a use of a counted one, and is on disk before it counts, is that its link
 //! is accepted.
 //!
 //! Not here: what a link looks like (`auth::visitor`), who may make a share (the admin API).
@@ -29,7 +30,7 @@ use crate::api::{
 const VERSION: u64 = 1;
 /// So many are kept.
 const MAX: usize = 10_000;
-/// So many of one gitspace: each may be looked at by a request that nothing else lets in.
+/// So many of one gitspace.
 const OF_ONE_MAX: usize = 100;
 
 /// A share that was made here.
@@ -93,10 +94,13 @@ pub(crate) struct Shares(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    of: DashMap<GitspaceId, Arc<[Made]>>,
+    to: DashMap<To, Arc<[Made]>>,
     /// Who holds it may write.
     path: Mutex<PathBuf>,
 }
+
+/// Whose shares, for whom.
+type To = (GitspaceId, Audience);
 
 /// What is on disk.
 #[derive(Serialize, Deserialize)]
@@ -121,23 +125,24 @@ impl Shares {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        let of = DashMap::new();
+        let to = DashMap::new();
         for made in shares.into_iter().filter(|made| made.share.counts(now)) {
-            push(&of, made);
+            push(&to, made);
         }
         let path = Mutex::new(path);
-        Ok(Self(Arc::new(Inner { of, path })))
+        Ok(Self(Arc::new(Inner { to, path })))
     }
 
     /// Makes one. It counts, and is on disk, when this returns. Blocks.
     pub(crate) fn add(&self, made: Made, now: i64) -> Result<(), ShareError> {
         let path = self.0.write();
         self.0.forget(now);
-        let of_one = self.0.of.get(&made.gitspace).map_or(0, |of| of.len());
-        if of_one >= OF_ONE_MAX || self.all().len() >= MAX {
+        let all = self.all();
+        let of_one = all.iter().filter(|one| one.gitspace == made.gitspace);
+        if of_one.count() >= OF_ONE_MAX || all.len() >= MAX {
             return Err(ShareError::Full);
         }
-        push(&self.0.of, made);
+        push(&self.0.to, made);
         self.0.save(&path)
     }
 
@@ -147,7 +152,7 @@ impl Shares {
         let Some(made) = self.all().into_iter().find(|made| *made.share.id == *id) else {
             return Ok(false);
         };
-        self.0.change(&made.gitspace, |of| {
+        self.0.change(&(made.gitspace, made.share.to), |of| {
             of.retain(|other| *other.share.id != *id);
         });
         self.0.save(&path).map(|()| true)
@@ -157,7 +162,7 @@ impl Shares {
     pub(crate) fn use_once(&self, invitation: &Invitation) -> Result<(), ShareError> {
         let path = self.0.write();
         let (mut found, mut counted) = (Err(ShareError::Gone), false);
-        self.0.change(&invitation.gitspace, |of| {
+        self.0.change(&invited(invitation), |of| {
             let Some(made) = of.iter_mut().find(|made| made.share.id == invitation.share) else {
                 return;
             };
@@ -175,33 +180,32 @@ impl Shares {
 
     /// All that were made here.
     pub(crate) fn all(&self) -> Vec<Made> {
-        let of = self.0.of.iter();
-        of.flat_map(|of| of.value().to_vec()).collect()
+        let to = self.0.to.iter();
+        to.flat_map(|of| of.value().to_vec()).collect()
     }
 
     /// The share of a link: made here, or of the route.
     fn find(&self, invitation: &Invitation, entry: &Entry) -> Option<Found> {
         let is = |share: &Share| share.id == invitation.share && share.port == invitation.port;
-        let made = self.0.of.get(&entry.gitspace);
+        let made = self.0.to.get(&invited(invitation));
         let made = made.as_deref().into_iter().flat_map(|of| of.iter());
         let made = made.filter(|made| is(&made.share)).map(|made| Found {
             until: made.share.until,
             is_used_up: made.is_used_up(),
             made_here: true,
-            is_link: made.share.to == Audience::Link,
         });
-        let of_route = entry
-            .shares
-            .iter()
-            .filter(|share| is(share))
-            .map(|share| Found {
-                until: share.until,
-                is_used_up: false,
-                made_here: false,
-                is_link: share.to == Audience::Link,
-            });
+        let of_route = entry.shares.get(&Audience::Link).into_iter().flatten();
+        let of_route = of_route.filter(|share| is(share)).map(|share| Found {
+            until: share.until,
+            is_used_up: false,
+            made_here: false,
+        });
         made.chain(of_route).next()
     }
+}
+
+fn invited(invitation: &Invitation) -> To {
+    (invitation.gitspace.clone(), Audience::Link)
 }
 
 impl Inner {
@@ -210,32 +214,29 @@ impl Inner {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, gitspace: &GitspaceId, change: impl FnOnce(&mut Vec<Made>)) {
-        let Some(mut of) = self.of.get_mut(gitspace) else {
+    fn change(&self, to: &To, change: impl FnOnce(&mut Vec<Made>)) {
+        let Some(mut of) = self.to.get_mut(to) else {
             return;
         };
         let mut list = of.to_vec();
         change(&mut list);
         *of = list.into();
         drop(of);
-        self.of.remove_if(gitspace, |_, of| of.is_empty());
+        self.to.remove_if(to, |_, of| of.is_empty());
     }
 
     fn forget(&self, now: i64) {
-        self.of.retain(|_, of| {
+        self.to.retain(|_, of| {
             if of.iter().any(|made| !made.share.counts(now)) {
-                *of = of
-                    .iter()
-                    .filter(|made| made.share.counts(now))
-                    .cloned()
-                    .collect();
+                let left = of.iter().filter(|made| made.share.counts(now));
+                *of = left.cloned().collect();
             }
             !of.is_empty()
         });
     }
 
     fn save(&self, path: &Path) -> Result<(), ShareError> {
-        let shares = self.of.iter().flat_map(|of| of.value().to_vec()).collect();
+        let shares = self.to.iter().flat_map(|of| of.value().to_vec()).collect();
         let file = File {
             version: VERSION,
             shares,
@@ -255,8 +256,9 @@ fn parse(text: &[u8]) -> Result<Vec<Made>, String> {
     }
 }
 
-fn push(of: &DashMap<GitspaceId, Arc<[Made]>>, made: Made) {
-    let mut of = of.entry(made.gitspace.clone()).or_insert_with(|| [].into());
+fn push(to: &DashMap<To, Arc<[Made]>>, made: Made) {
+    let key = (made.gitspace.clone(), made.share.to.clone());
+    let mut of = to.entry(key).or_insert_with(|| [].into());
     *of = of.iter().cloned().chain([made]).collect();
 }
 
@@ -265,7 +267,6 @@ struct Found {
     until: Option<i64>,
     is_used_up: bool,
     made_here: bool,
-    is_link: bool,
 }
 
 /// What a link that may be accepted leads to.
@@ -298,15 +299,49 @@ impl<'a> Grants<'a> {
         entry: &Entry,
         port: Port,
     ) -> Option<Arc<str>> {
-        let grants =
-            |share: &&Share| share.port == port && is_for(share, principal) && self.counts(share);
-        let of_route = entry.shares.iter().find(grants);
-        if let Some(share) = of_route {
-            return Some(Arc::clone(&share.id));
-        }
-        let made = self.shares.0.of.get(&entry.gitspace)?;
-        let share = made.iter().map(|made| &made.share).find(grants)?;
-        Some(Arc::clone(&share.id))
+        self.find(principal, &entry.gitspace, Some(entry), |share| {
+            share.port == port
+        })
+    }
+
+    /// Whether a principal may use any port of a gitspace that is there by a share. One that is not there is looked for all the same.
+    pub(crate) fn any(
+        &self,
+        principal: &Principal,
+        gitspace: &GitspaceId,
+        entry: Option<&Entry>,
+    ) -> bool {
+        let usable = |share: &Share| {
+            let ports = principal.ports.as_ref();
+            entry.is_some_and(|entry| entry.endpoint(share.port).is_some())
+                && ports.is_none_or(|ports| ports.contains(&share.port))
+        };
+        self.find(principal, gitspace, entry, usable).is_some()
+    }
+
+    fn find(
+        &self,
+        principal: &Principal,
+        gitspace: &GitspaceId,
+        entry: Option<&Entry>,
+        is_meant: impl Fn(&Share) -> bool,
+    ) -> Option<Arc<str>> {
+        let grants = |share: &&Share| {
+            is_meant(share)
+                && principal.share.as_ref().is_none_or(|id| *id == share.id)
+                && self.counts(share)
+        };
+        let made = &self.shares.0.to;
+        audiences(principal).find_map(|to| {
+            let of_route = entry.and_then(|entry| entry.shares.get(&to));
+            let of_route = of_route.into_iter().flatten().find(grants);
+            if let Some(share) = of_route {
+                return Some(Arc::clone(&share.id));
+            }
+            let made = made.get(&(gitspace.clone(), to))?;
+            let share = made.iter().map(|made| &made.share).find(grants)?;
+            Some(Arc::clone(&share.id))
+        })
     }
 
     /// Whether a link may be accepted.
@@ -316,7 +351,7 @@ impl<'a> Grants<'a> {
             .find(invitation, entry)
             .ok_or(ShareError::Gone)?;
         let is_over = found.until.is_some_and(|until| until <= self.now);
-        if is_over || !found.is_link || self.auth.share_revoked(&invitation.share, self.now) {
+        if is_over || self.auth.share_revoked(&invitation.share, self.now) {
             return Err(ShareError::Gone);
         }
         if found.is_used_up {
@@ -333,14 +368,14 @@ impl<'a> Grants<'a> {
     }
 }
 
-fn is_for(share: &Share, principal: &Principal) -> bool {
-    match (&share.to, &principal.share) {
-        (Audience::Link, Some(visited)) => *visited == share.id,
-        (Audience::Link, None) | (_, Some(_)) => false,
-        (Audience::User(name), None) => *name == principal.name,
-        (Audience::Group(name), None) => principal.groups.contains(name),
-        (Audience::Organization(name), None) => principal.org.as_ref() == Some(name),
-    }
+/// For whom shares are that let a principal in. A visitor has that of its link only.
+fn audiences(principal: &Principal) -> impl Iterator<Item = Audience> {
+    let visitor = principal.share.is_some();
+    let link = visitor.then_some(Audience::Link);
+    let named = (!visitor).then(|| Audience::User(Arc::clone(&principal.name)));
+    let groups = principal.groups.iter().cloned().map(Audience::Group);
+    let org = principal.org.clone().map(Audience::Organization);
+    link.into_iter().chain(named).chain(groups).chain(org)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A route as the data path uses it, and how one is built from what sources say.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Source,
@@ -12,7 +12,7 @@ use crate::api::{
     GitspaceId,
     access::{Port, Visibility},
     route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
-    share::Share,
+    share::{Audience, Share},
 };
 
 /// A route as the data path uses it.
@@ -32,8 +32,8 @@ pub struct Entry {
     pub(crate) org: Option<Arc<str>>,
     /// Who else may use private ports.
     pub(crate) allow: Box<[Arc<str>]>,
-    /// Who may use single ports for a time.
-    pub(crate) shares: Box<[Share]>,
+    /// Who may use single ports for a time, by for whom it is.
+    pub(crate) shares: HashMap<Audience, Box<[Share]>>,
     /// Its own host.
     pub(crate) host: Option<Arc<str>>,
     /// Its ports: few, so a list.
@@ -117,14 +117,20 @@ impl Builder<'_> {
         })
     }
 
-    fn shares(&self) -> Result<Box<[Share]>, RouteError> {
+    fn shares(&self) -> Result<HashMap<Audience, Box<[Share]>>, RouteError> {
+        let mut by_audience = HashMap::<Audience, Vec<Share>>::new();
         for share in &self.route.shares {
             share.check().map_err(|error| RouteError::Invalid {
                 gitspace: self.route.gitspace.clone(),
                 problem: format!("share {:?}: {error}", share.id),
             })?;
+            by_audience
+                .entry(share.to.clone())
+                .or_default()
+                .push(share.clone());
         }
-        Ok(self.route.shares.clone().into())
+        let boxed = by_audience.into_iter().map(|(to, of)| (to, of.into()));
+        Ok(boxed.collect())
     }
 
     fn endpoint(&self, port: Port, of: &PortRoute) -> Result<Endpoint, RouteError> {
