@@ -3,7 +3,12 @@
 //!
 //! Compiled for tests and with the feature `fuzzing` only. The unit test replays every seed, so that the targets cannot rot.
 
-pub use super::{auth::fuzzing::cookies, forward::fuzzing::headers, route::fuzzing::routes_file};
+pub use super::{
+    auth::fuzzing::{carriers, claims, cookies, session},
+    forward::fuzzing::headers,
+    own::fuzzing::return_to,
+    route::fuzzing::routes_file,
+};
 
 use http::{Request, Uri, Version};
 
@@ -145,5 +150,9 @@ mod tests {
         seeds("cookies", cookies);
         seeds("proxy_protocol", proxy_protocol);
         seeds("routes_file", routes_file);
+        seeds("carriers", carriers);
+        seeds("claims", claims);
+        seeds("session", session);
+        seeds("return_to", return_to);
     }
 }

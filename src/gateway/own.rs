@@ -1,5 +1,8 @@
 //! What the gateway answers itself: `/_gitspace/…` on every host, the exchange of a ticket, redirects to https and to a login.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+
 use std::{borrow::Cow, fmt::Write, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};

@@ -1,16 +1,16 @@
-//! The fuzz target of the carriers: cookies and query keep their bytes, and nothing of ours is left.
+//! What must be left of a request when everything of ours was taken out: cookies and query keep their bytes, and nothing of ours is in
+//! them. And the fuzz target that asks only this.
 
 use http::{HeaderValue, Request, Uri, header::COOKIE, request::Parts};
 
-use super::{OUR_COOKIES, carrier};
+use super::super::{OUR_COOKIES, carrier};
 use crate::gateway::fuzzing::lines;
 
-const TOKEN_COOKIE: &str = "their_token";
+/// A cookie of another program that may hold a token.
+pub(super) const TOKEN_COOKIE: &str = "their_token";
 
 /// What counts as a token of ours under a name that is not.
-fn ours(token: &[u8]) -> bool {
-    token.starts_with(b"ey")
-}
+type Ours<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 /// A request target, then a `Cookie` field a line.
 pub fn cookies(data: &[u8]) {
@@ -26,15 +26,16 @@ pub fn cookies(data: &[u8]) {
     for field in &fields {
         parts.headers.append(COOKIE, field.clone());
     }
+    let ours = |token: &[u8]| token.starts_with(b"ey");
     let recognise = |token: &[u8]| ours(token).then_some(());
     if carrier::take(&mut parts, &[TOKEN_COOKIE.into()], recognise).is_err() {
         return;
     }
-    cookies_hold(&fields, &parts);
-    query_holds(&uri, &parts.uri);
+    cookies_hold(&fields, &parts, &ours);
+    query_holds(&uri, &parts.uri, &ours);
 }
 
-fn is_ours(pair: &[u8]) -> bool {
+fn is_ours(pair: &[u8], ours: Ours<'_>) -> bool {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let name = halves.next().unwrap_or_default().trim_ascii();
     let value = halves.next().unwrap_or_default().trim_ascii();
@@ -43,7 +44,8 @@ fn is_ours(pair: &[u8]) -> bool {
 }
 
 /// One field at most; the pairs of others in their order, byte for byte.
-fn cookies_hold(before: &[HeaderValue], after: &Parts) {
+pub(super) fn cookies_hold(before: &[HeaderValue], after: &Parts, ours: Ours<'_>) {
+    let is_ours = |pair: &[u8]| is_ours(pair, ours);
     let mut left = after.headers.get_all(COOKIE).iter();
     let (value, second) = (left.next(), left.next());
     assert!(second.is_none(), "more than one Cookie is left");
@@ -73,7 +75,7 @@ fn cookies_hold(before: &[HeaderValue], after: &Parts) {
 }
 
 /// The target without our parameters, byte for byte.
-fn query_holds(before: &Uri, after: &Uri) {
+pub(super) fn query_holds(before: &Uri, after: &Uri, ours: Ours<'_>) {
     assert_eq!(before.path(), after.path());
     let mine = |pair: &&[u8]| {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
@@ -102,7 +104,7 @@ fn query_holds(before: &Uri, after: &Uri) {
 }
 
 /// Percent-decoded as apps do it.
-fn plain(raw: &[u8]) -> Vec<u8> {
+pub(super) fn plain(raw: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(raw.len());
     let mut rest = raw;
     while let [first, tail @ ..] = rest {
