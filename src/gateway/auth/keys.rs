@@ -3,6 +3,8 @@
 //! A key has one algorithm, from its file or entry; what a token's header says is only compared with it. Keys come from
 //! PEM files, secret files and JWK sets: files that the configuration names, the feed, or an issuer's URL (`published`).
 
+mod ed25519;
+
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use jsonwebtoken::{
@@ -285,10 +287,14 @@ fn public(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, Error> {
 
 /// What keeps a public key from ever verifying anything; the library would say so only at the first token.
 fn problem(key: &DecodingKey) -> Option<String> {
-    let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    let bytes = key.try_get_as_bytes().unwrap_or_default();
+    let length = bytes.len();
     match key.family() {
         AlgorithmFamily::Ec if length != 65 => Some("not on the curve P-256".into()),
         AlgorithmFamily::Ed if length != 32 => Some("not on the curve Ed25519".into()),
+        AlgorithmFamily::Ed if ed25519::has_small_order(bytes) => {
+            Some("a point of small order, for which anybody can sign".into())
+        }
         AlgorithmFamily::Rsa => match rsa_bits(key) {
             None => Some("not an RSA key".into()),
             Some(bits) if RSA_BITS.contains(&bits) => None,
