@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 
 use crate::api::{
     access::{Port, Visibility},
@@ -182,12 +182,19 @@ fn check_origin(
     if !by_cookie || safe {
         return Ok(());
     }
-    let origin = request.headers.get(header::ORIGIN);
+    let origin = sole_origin(&request.headers);
     let belongs = |origin| belongs(origin, head, Some(entry), Some(endpoint), secure, domains);
     match origin.is_some_and(belongs) {
         true => Ok(()),
         false => Err(Rejection::OriginRefused),
     }
+}
+
+/// The origin that a request names. Of two it is not for us to choose one.
+pub(crate) fn sole_origin(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let first = origins.next();
+    first.filter(|_| origins.next().is_none())
 }
 
 /// Whether an origin is the host that is asked itself, another host of the same gitspace, or one that the port names. Our own are

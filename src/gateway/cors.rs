@@ -12,13 +12,13 @@ use http::{
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
         ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, VARY,
     },
     request::Parts,
 };
 
 use super::{
-    authorize::belongs,
+    authorize::{belongs, sole_origin},
     forward::Body,
     http::Head,
     route::{Endpoint, Entry},
@@ -41,7 +41,7 @@ pub(crate) fn preflight(
 ) -> Option<Response<Body>> {
     let headers = &request.headers;
     let method = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-    let origin = headers.get(ORIGIN)?;
+    let origin = sole_origin(headers)?;
     let endpoint = found.and_then(|(_, endpoint)| endpoint);
     if request.method != Method::OPTIONS || is_public(endpoint) {
         return None;
@@ -86,7 +86,7 @@ impl Policy {
         if is_public(Some(endpoint)) {
             return Self::TheApps;
         }
-        match headers.get(ORIGIN) {
+        match sole_origin(headers) {
             Some(origin) if belongs(origin, head, Some(entry), Some(endpoint), secure, domains) => {
                 Self::Allowed(origin.clone())
             }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, re
 use super::{
     Gateway, Rejection,
     auth::{Authenticator, Link, Principal, Ticket, TokenError},
-    authorize::may_know,
+    authorize::{may_know, sole_origin},
     forward::Body,
     http::{Destination, Head},
     limit::Network,
@@ -314,7 +314,7 @@ impl Gateway {
 
 /// Refuses what a page of another origin sent.
 pub(crate) fn from_here(parts: &Parts, head: &Head) -> Result<(), Rejection> {
-    let origin = parts.headers.get(header::ORIGIN);
+    let origin = sole_origin(&parts.headers);
     let origin = origin.and_then(|origin| origin.to_str().ok());
     match origin.and_then(super::http::origin_host) {
         Some(host) if *host == *head.host => Ok(()),

@@ -125,7 +125,9 @@ fn address(literal: &str) -> Option<Box<str>> {
 
 /// The host of an `Origin` (RFC 6454 §7): scheme, host and perhaps a port, nothing else. It is compared as browsers write it.
 pub(crate) fn origin_host(origin: &str) -> Option<&str> {
-    let (_, authority) = origin.split_once("://")?;
+    let authority = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme))?;
     let (host, port) = split(authority)?;
     (!host.contains('@') && port.is_none_or(|port| port_number(port).is_some())).then_some(host)
 }
@@ -238,7 +240,16 @@ mod tests {
     fn the_host_of_an_origin_has_nothing_beside_it() {
         assert_eq!(origin_host("https://a.test:8443"), Some("a.test"));
         assert_eq!(origin_host("https://[::1]:8443"), Some("[::1]"));
-        for bad in ["null", "https://u@a.test", "https://a.test:x", "a.test"] {
+        for bad in [
+            "null",
+            "https://u@a.test",
+            "https://a.test:x",
+            "a.test",
+            "wss://a.test",
+            "file://a.test",
+            "httpx://a.test",
+            "HTTPS://a.test",
+        ] {
             assert_eq!(origin_host(bad), None, "{bad}");
         }
     }
