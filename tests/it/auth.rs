@@ -3,6 +3,7 @@
 //! Not here: the answers that clients get (they need the whole gateway), and fetching key sets.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod attacks;
 mod carriers;
 mod sessions;
 mod support;
