@@ -18,7 +18,7 @@ use crate::{
     config::Timeout,
 };
 
-const TICKET_MAX: Duration = Duration::from_secs(300);
+const TICKET_MAX: Duration = Duration::from_secs(60);
 
 /// Arguments of `token mint`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,7 @@ impl Mint {
         if self.ticket && ttl > TICKET_MAX {
             return Err(Failure::new(
                 Code::Usage,
-                "a ticket stands in a URL and holds for at most 5 minutes",
+                "a ticket stands in a URL and holds for at most a minute",
             )
             .with("give a shorter --ttl"));
         }

@@ -19,7 +19,7 @@ use crate::api::{
 /// By how much two clocks may differ, in seconds.
 pub(crate) const LEEWAY: i64 = 30;
 /// The longest life of a ticket: it stands in a URL.
-const TICKET_MAX: i64 = 300;
+const TICKET_MAX: i64 = 60;
 /// The longest `jti` of a ticket: it is sent and kept.
 const JTI_MAX: usize = 256;
 
@@ -132,7 +132,7 @@ impl Claims {
         } else if !one(self.ports.as_ref().map(Vec::len)) {
             "is for exactly one port (`ports`)"
         } else if self.expires.saturating_sub(issued_at) > TICKET_MAX {
-            "holds for at most 5 minutes (`exp` - `iat`)"
+            "holds for at most a minute (`exp` - `iat`)"
         } else if issued_at > now.saturating_add(LEEWAY) {
             "cannot come from the future (`iat`); compare the clocks"
         } else {

@@ -106,7 +106,7 @@ fn a_ticket_is_for_one_port_of_one_gitspace_and_short() {
         ("gitspace", json!(["api-k3x9q2", "web-000000"])),
         ("ports", Value::Null),
         ("ports", json!(["ide", 3000])),
-        ("exp", json!(now + 301)),
+        ("exp", json!(now + 61)),
     ] {
         let mut bad = good.clone();
         bad[claim] = value;

@@ -141,7 +141,7 @@ async fn what_comes_back_must_be_a_ticket_for_this_host() {
     let port = issuer.ticket(OWNER, "t1", 3000);
     let old = issuer.token_with(
         OWNER,
-        json!({ "use": "ticket", "jti": "t2", "iat": now() - 200, "exp": now() - 100, "gitspace": GITSPACE, "ports": ["ide"] }),
+        json!({ "use": "ticket", "jti": "t2", "iat": now() - 160, "exp": now() - 100, "gitspace": GITSPACE, "ports": ["ide"] }),
     );
     for token in [&*access, &*port, &*old, "", "a.b.c"] {
         let answer = back(&gateway, HOST, token, &state, &cookie).await;

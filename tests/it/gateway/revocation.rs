@@ -43,7 +43,7 @@ fn older(issuer: &Issuer, jti: &str) -> String {
 async fn session(gateway: &TestGateway, jti: &str) -> String {
     let ticket = gateway.setup.issuer.token_with(
         OWNER,
-        json!({ "use": "ticket", "jti": jti, "sid": "login", "iat": now() - 20, "exp": now() + 60,
+        json!({ "use": "ticket", "jti": jti, "sid": "login", "iat": now() - 20, "exp": now() + 40,
                 "gitspace": GITSPACE, "ports": ["ide"] }),
     );
     let target = format!("/?gitspace_token={ticket}");
