@@ -8,6 +8,7 @@ pub mod agent;
 pub mod feed;
 pub mod gitspace;
 pub mod id;
+pub mod path;
 pub mod pin;
 pub mod problem;
 pub mod revocation;

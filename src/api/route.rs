@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     access::{Port, Visibility},
     id::{GitspaceId, InstanceId},
+    path::RoutePath,
     pin::Pin,
     share::Share,
 };
@@ -52,6 +53,28 @@ pub enum HostHeader {
     Localhost,
     /// The address of the upstream.
     Upstream,
+}
+
+/// What an app that is reached by a path sees of that path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prefix {
+    /// Nothing: its own paths begin at `/`, and its answers are put under the path.
+    #[default]
+    Strip,
+    /// All of it: it knows the path itself, and its answers stay as they are.
+    Keep,
+}
+
+/// Who tells who is asking, at the host that a route claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// The gateway, by the port's visibility.
+    #[default]
+    Gateway,
+    /// The app alone: everybody reaches it, with whatever token they have.
+    App,
 }
 
 /// One port of a route.
@@ -128,6 +151,15 @@ pub struct Route {
     /// Another host under which it is reached. Static routes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Arc<str>>,
+    /// The part of that host that is its own. None: the host, but for the paths of other routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RoutePath>,
+    /// What the app sees of the path.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefix: Prefix,
+    /// Who tells who is asking there. With `app` its IDE port is public, under its gitspace's host too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub auth: Auth,
     /// The instance's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
@@ -143,6 +175,10 @@ pub struct Route {
     /// Who may use single ports for a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Route {

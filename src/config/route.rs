@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
-use crate::api::{GitspaceId, access::Visibility, pin::Pin, route::HostHeader};
+use crate::api::{
+    GitspaceId,
+    access::Visibility,
+    path::RoutePath,
+    pin::Pin,
+    route::{Auth, HostHeader, Prefix},
+};
 
 /// `[[route]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -14,6 +20,13 @@ pub struct RouteEntry {
     pub gitspace: Option<GitspaceId>,
     /// A whole host beside or instead of it.
     pub host: Option<String>,
+    /// The part of that host that is its own; other routes may have the rest.
+    pub path: Option<RoutePath>,
+    /// With `path`: what the app sees of it. None: nothing.
+    pub prefix: Option<Prefix>,
+    /// Who tells who is asking at that host.
+    #[serde(default)]
+    pub auth: Auth,
     /// `http://`, `https://` or `h2c://` with host and port, or `unix:/path`.
     pub upstream: String,
     /// `https` only: PEM file with the authorities that count for it, instead of those that this machine trusts.
@@ -38,6 +51,19 @@ pub struct RouteEntry {
     /// `[route.ports.<number>]`
     #[serde(default)]
     pub ports: BTreeMap<String, PortEntry>,
+}
+
+impl RouteEntry {
+    /// The gitspace's label: as it is written, or made of host and path.
+    pub fn label(&self) -> Option<String> {
+        let named = self.gitspace.as_ref().map(ToString::to_string);
+        named.or_else(|| {
+            let host = self.host.as_ref()?.to_ascii_lowercase();
+            let path = self.path.as_ref().map_or("", RoutePath::as_str);
+            let place = format!("{host}{path}").to_ascii_lowercase();
+            Some(place.replace(['.', '_', '~', '/'], "-"))
+        })
+    }
 }
 
 /// `[route.ports.<number>]`

@@ -14,7 +14,7 @@ use crate::api::{
     InstanceId,
     access::Visibility,
     gitspace::InstanceState,
-    route::{HostHeader, PortRoute, Protocol, Route, RouteState},
+    route::{Auth, HostHeader, PortRoute, Prefix, Protocol, Route, RouteState},
 };
 
 /// Stands in a route for the IDE's port as long as there is no instance to have one: a port that is not listed is
@@ -95,6 +95,9 @@ fn route(row: &GitspaceRow, instance: Option<&InstanceRow>) -> Result<Route, Ref
         owner: Some(Arc::from(row.owner.as_str())),
         org: None,
         host: None,
+        path: None,
+        prefix: Prefix::default(),
+        auth: Auth::default(),
         address,
         ide: Some(port_route(ide_port, Visibility::Private)),
         ports,

@@ -36,6 +36,7 @@ use super::{
 };
 use crate::api::{
     GitspaceId, Secret,
+    path::RoutePath,
     problem::{MEDIA_TYPE, Problem},
     revocation::{Revocation, RevocationKind},
     route::{Route, RouteState},
@@ -197,6 +198,8 @@ struct Shown {
     state: RouteState,
     owner: Option<Arc<str>>,
     host: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<RoutePath>,
     ports: Vec<ShownPort>,
 }
 
@@ -220,7 +223,8 @@ impl From<&Entry> for Shown {
             generation: entry.generation,
             state: entry.state,
             owner: entry.owner.clone(),
-            host: entry.host.clone(),
+            host: entry.place.as_ref().map(|place| Arc::clone(&place.host)),
+            path: entry.place.as_ref().and_then(|place| place.path.clone()),
             ports: ports.collect(),
         }
     }

@@ -15,7 +15,7 @@ use crate::api::{GitspaceId, access::Port};
 
 use super::rejection::{Form, Rejection};
 
-pub(crate) use authority::origin_host;
+pub(crate) use authority::{host_and_port, origin_host};
 
 use authority::Authority;
 

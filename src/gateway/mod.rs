@@ -56,7 +56,7 @@ use authorize::{Allowed, Who, authorize};
 use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
-use forward::{Body, Exchange, Forwarding, Names, Pool, Upstreams, forward};
+use forward::{Body, Exchange, Forwarding, Names, Pool, Prefix, Upstreams, forward};
 use http::{Destination, Head, Transport};
 use limit::{Limits, Network};
 use rejection::{Form, answer};
@@ -225,12 +225,20 @@ impl Worker {
             return Box::pin(back).await.map_err(in_form);
         }
         let visit = Visit::of(request, &head);
-        let authentication =
-            gateway
-                .auth
-                .authenticate(request, &head.host, head.navigation, now, &peer.last_token);
+        // Who tells who is asking may be a matter of the route, where that has a host of its own.
+        let claimed = gateway.claimed(&head, request);
+        let authentication = match &claimed {
+            Some((entry, _)) if entry.leaves_to_app(&head.destination) => {
+                Authenticator::leave_to_app(request)
+            }
+            _ => {
+                let (auth, last) = (&gateway.auth, &peer.last_token);
+                auth.authenticate(request, &head.host, head.navigation, now, last)
+                    .await
+            }
+        };
         let mut renewed = None;
-        let identity = match authentication.await {
+        let identity = match authentication {
             Authentication::Ticket(ticket) => {
                 gateway.limits.may_log_in(network).map_err(in_form)?;
                 return gateway
@@ -265,7 +273,10 @@ impl Worker {
         }
 
         note(account, |account| account.step(Step::Route));
-        let found = gateway.routes.find(&head.destination, &head.host);
+        let found = match head.destination {
+            Destination::Host => claimed,
+            Destination::Gitspace(..) => gateway.routes.find(&head.destination, "", ""),
+        };
         if let Some(path) = own::path(request.uri.path()) {
             let asked = own::Asked {
                 path,
@@ -324,7 +335,7 @@ impl Worker {
                     .map_err(in_form);
             }
         };
-        if let Some(page) = gateway.first_visit(visit, by, &allowed, request) {
+        if let Some(page) = gateway.first_visit(visit, by, &allowed, (request, &head)) {
             return Ok(page);
         }
         let Allowed {
@@ -353,6 +364,10 @@ impl Worker {
         if let Some(answer) = own::last_hop(request) {
             return Ok(answer);
         }
+        let prefix = Prefix::of(entry, &head, request.uri.path());
+        if let Some(folder) = prefix.and_then(|prefix| prefix.folder(&head, &request.uri)) {
+            return own::into_folder(&folder).map_err(in_form);
+        }
 
         note(account, |account| account.step(Step::Forward));
         let request_id: Box<str> = account.as_ref().map_or("", Account::id).into();
@@ -362,6 +377,7 @@ impl Worker {
             entry,
             endpoint,
             principal.as_deref(),
+            prefix,
             &request_id,
             account.as_ref().and_then(Account::traceparent),
             now,
@@ -397,6 +413,17 @@ impl Worker {
 }
 
 impl Gateway {
+    /// The route that claims the host, or the path of it, where the host is no gitspace's.
+    fn claimed(&self, head: &Head, request: &Parts) -> Option<(Arc<Entry>, Port)> {
+        let claimed = matches!(head.destination, Destination::Host);
+        claimed
+            .then(|| {
+                let path = request.uri.path();
+                self.routes.find(&head.destination, &head.host, path)
+            })
+            .flatten()
+    }
+
     /// Answers a preflight, which says nobody's name.
     fn preflight(
         &self,
@@ -421,6 +448,7 @@ impl Gateway {
         entry: &'a Entry,
         endpoint: &route::Endpoint,
         principal: Option<&'a Principal>,
+        prefix: Option<Prefix<'a>>,
         request_id: &'a str,
         traceparent: Option<HeaderValue>,
         now: SystemTime,
@@ -444,6 +472,7 @@ impl Gateway {
             gitspace: &entry.gitspace,
             principal: principal.map(|principal| &*principal.name),
             assertion,
+            prefix,
             host_header: endpoint.host_header,
             number,
         }

@@ -112,6 +112,11 @@ fn at_login(login: &str, head: &Head, target: &str, state: &str) -> String {
     format!("{login}{separator}return_to={return_to}&state={state}")
 }
 
+/// The answer to a request for the path of an app that has to be asked for by its folder.
+pub(crate) fn into_folder(location: &str) -> Result<Response<Body>, Rejection> {
+    redirect(StatusCode::TEMPORARY_REDIRECT, location)
+}
+
 pub(crate) fn redirect(code: StatusCode, location: &str) -> Result<Response<Body>, Rejection> {
     let mut response = status(code);
     let location = HeaderValue::from_bytes(location.as_bytes())
@@ -128,7 +133,7 @@ impl Gateway {
     fn serves(&self, head: &Head) -> bool {
         matches!(head.destination, Destination::Gitspace(..))
             || self.domains.contains(&head.host)
-            || self.routes.find(&head.destination, &head.host).is_some()
+            || self.routes.claims(&head.host)
     }
 
     /// Sends a plain request to https on the same host: with its method and body, and its target byte for byte.
@@ -144,7 +149,17 @@ impl Gateway {
         redirect(StatusCode::PERMANENT_REDIRECT, &over_https(head, port, uri))
     }
 
-    /// Exchanges a ticket for a session: once, and only on the host that it was made for.
+    /// What a ticket must name: the gitspace and port of the page that it leads to.
+    fn addressed(&self, head: &Head, page: &str) -> Option<(GitspaceId, Port)> {
+        if let Some((gitspace, port)) = named(head) {
+            return Some((gitspace.clone(), port));
+        }
+        let path = page.split('?').next().unwrap_or_default();
+        let (entry, port) = self.routes.find(&head.destination, &head.host, path)?;
+        Some((entry.gitspace.clone(), port))
+    }
+
+    /// Exchanges a ticket for a session: once, and only where it was made for.
     pub(crate) async fn exchange(
         self: &Arc<Self>,
         ticket: Ticket,
@@ -152,7 +167,8 @@ impl Gateway {
         network: Network,
         now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
-        if !named(head).is_some_and(|(gitspace, port)| is_for(&ticket.principal, gitspace, port)) {
+        let addressed = self.addressed(head, &ticket.location);
+        if !addressed.is_some_and(|(gitspace, port)| is_for(&ticket.principal, &gitspace, port)) {
             self.limits.failed_login(network);
             return Err(Rejection::InvalidToken(
                 "the ticket is for another gitspace or port".into(),
@@ -300,7 +316,7 @@ impl Gateway {
             }
             ("logout", &Method::POST) => self.log_out(&asked, identity).await,
             ("visit", &Method::POST) => self.go_on(parts, head),
-            ("share", _) => self.share_link(parts, head, network, found, now).await,
+            ("share", _) => self.share_link(parts, head, network, now).await,
             ("login", &Method::GET | &Method::HEAD) => {
                 self.to_login(Rejection::NoToken, head, parts, now)
             }

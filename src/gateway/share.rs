@@ -454,7 +454,7 @@ mod tests {
         let shares = Shares::load_at(dir.path(), 0).unwrap();
         for number in 0..OF_ONE_MAX {
             push(
-                &shares.0.of,
+                &shares.0.to,
                 made("api-k3x9q2", &number.to_string(), None, Some(10)),
             );
         }

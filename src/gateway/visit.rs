@@ -15,7 +15,7 @@ use super::{
     auth::{Invitation, Principal, VISITED_COOKIE, cookie, parameter, set_cookie},
     authorize::Allowed,
     forward::Body,
-    http::Head,
+    http::{Destination, Head},
     limit::Network,
     own::{encode, from_here, redirect, target},
     page::{Icon, Page},
@@ -53,13 +53,14 @@ impl Gateway {
         visit: Visit,
         by: Option<(&Principal, bool)>,
         allowed: &Allowed<'_>,
-        request: &Parts,
+        (request, head): (&Parts, &Head),
     ) -> Option<Response<Body>> {
         let owner = allowed.entry.owner.as_deref()?;
         let mine = by.is_some_and(|(principal, _)| *principal.name == *owner);
         // A token that a program put there itself is no browser's.
         let program = by.is_some_and(|(_, by_cookie)| !by_cookie);
-        if !visit.is_first || self.first_visits == Timeout::Off || mine || program {
+        let left_to_app = allowed.entry.leaves_to_app(&head.destination);
+        if !visit.is_first || self.first_visits == Timeout::Off || mine || program || left_to_app {
             return None;
         }
         let action = format!("/_gitspace/visit?to={}", encode(target(&request.uri)));
@@ -69,7 +70,7 @@ impl Gateway {
     /// The button of that page: it is remembered, and the browser goes on.
     pub(crate) fn go_on(&self, parts: &Parts, head: &Head) -> Result<Response<Body>, Rejection> {
         from_here(parts, head)?;
-        let mut response = redirect(StatusCode::SEE_OTHER, &way_on(&parts.uri)?)?;
+        let mut response = redirect(StatusCode::SEE_OTHER, &way_on(&parts.uri, "/")?)?;
         response
             .headers_mut()
             .append(header::SET_COOKIE, self.visited());
@@ -82,7 +83,6 @@ impl Gateway {
         parts: &Parts,
         head: &Head,
         network: Network,
-        found: Option<&(Arc<Entry>, Port)>,
         now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
         let accepts = match parts.method {
@@ -99,33 +99,45 @@ impl Gateway {
             self.limits.failed_login(network);
             Rejection::from(error)
         })?;
-        let entry = found
-            .filter(|(entry, port)| {
-                entry.gitspace == invitation.gitspace && *port == invitation.port
-            })
-            .map(|(entry, _)| entry)
+        let entry = self
+            .invited_to(&invitation, head)
             .ok_or_else(|| Rejection::InvalidToken("the link is for another host".into()))?;
-        let open = self.grants(now).open(&invitation, entry)?;
+        let open = self.grants(now).open(&invitation, &entry)?;
         if accepts {
-            return self.accept(&invitation, open, parts, head, now).await;
+            let location = way_on(&parts.uri, &first_page(&entry, head))?;
+            return self.accept(&invitation, open, &location, head, now).await;
         }
         let action = parts
             .uri
             .path_and_query()
             .map_or("", |target| target.as_str());
         let owner = entry.owner.as_deref().unwrap_or_default();
-        Ok(whose(owner, entry, invitation.port, action))
+        Ok(whose(owner, &entry, invitation.port, action))
+    }
+
+    /// What a link is for, if it is at this host.
+    fn invited_to(&self, invitation: &Invitation, head: &Head) -> Option<Arc<Entry>> {
+        let meant = Destination::Gitspace(invitation.gitspace.clone(), invitation.port);
+        let (entry, port) = self.routes.find(&meant, "", "")?;
+        let is_here = match &head.destination {
+            Destination::Gitspace(..) => head.destination == meant,
+            Destination::Host => {
+                let place = entry.place.as_ref();
+                port == Port::Ide && place.is_some_and(|place| *place.host == *head.host)
+            }
+        };
+        is_here.then_some(entry)
     }
 
     async fn accept(
         &self,
         invitation: &Invitation,
         open: Open,
-        parts: &Parts,
+        location: &str,
         head: &Head,
         now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
-        let mut response = redirect(StatusCode::SEE_OTHER, &way_on(&parts.uri)?)?;
+        let mut response = redirect(StatusCode::SEE_OTHER, location)?;
         if open.made_here {
             let (shares, used) = (self.shares.clone(), invitation.clone());
             let count = move || shares.use_once(&used);
@@ -167,12 +179,22 @@ impl From<ShareError> for Rejection {
     }
 }
 
-/// Where a browser goes on to: a path of the same host, whatever the query says.
-fn way_on(uri: &Uri) -> Result<String, Rejection> {
+/// The first page of what a route leads to at this host.
+fn first_page(entry: &Entry, head: &Head) -> String {
+    let place = entry.place.as_ref();
+    let path = place.and_then(|place| place.path.as_ref());
+    match (&head.destination, path) {
+        (Destination::Host, Some(path)) => format!("{path}/"),
+        _ => "/".to_owned(),
+    }
+}
+
+/// Where a browser goes on to: a path of the same host, whatever the query says; `first` if it says nothing.
+fn way_on(uri: &Uri, first: &str) -> Result<String, Rejection> {
     let to = parameter(uri.query().unwrap_or_default(), "to").unwrap_or_default();
     let to = match to.first() {
         Some(_) => to,
-        None => b"/".to_vec(),
+        None => first.into(),
     };
     let location = Uri::try_from(to)
         .ok()

@@ -36,6 +36,7 @@ mod metrics;
 mod moved;
 mod overload;
 mod own_paths;
+mod paths;
 mod pool;
 mod proxies;
 mod proxy;

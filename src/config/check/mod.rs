@@ -58,6 +58,6 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
     gateway::check(config, &mut findings);
     traces::check(&config.gateway.traces, &mut findings);
     limits::check(&config.gateway, &mut findings);
-    route::check(&config.route, &mut findings);
+    route::check(&config.route, &config.gateway.domains, &mut findings);
     findings.0
 }

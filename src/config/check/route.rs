@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{Findings, text};
-use crate::config::RouteEntry;
+use crate::{api::route::Auth, config::RouteEntry};
 
-pub(super) fn check(routes: &[RouteEntry], findings: &mut Findings) {
+pub(super) fn check(routes: &[RouteEntry], domains: &[String], findings: &mut Findings) {
     for (index, route) in routes.iter().enumerate() {
         let key = format!("route[{index}]");
         findings.unless_ok(format!("{key}.upstream"), text::upstream(&route.upstream));
@@ -17,6 +17,7 @@ pub(super) fn check(routes: &[RouteEntry], findings: &mut Findings) {
             findings,
         );
         names(&key, route, &routes[..index], findings);
+        place(&key, route, domains, &routes[..index], findings);
         people(&key, route, findings);
         ports(&key, route, findings);
     }
@@ -30,18 +31,15 @@ fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Fi
             "add `gitspace = \"…\"` (a label under the domains) or `host = \"…\"` (a whole host)",
         );
     }
-    if let Some(host) = &route.host {
-        let key = format!("{key}.host");
-        if before.iter().any(|other| other.host.as_ref() == Some(host)) {
+    let Some(gitspace) = &route.gitspace else {
+        let twin = |other: &RouteEntry| other.label() == route.label();
+        if let (Some(label), true) = (route.label(), before.iter().any(twin)) {
             findings.add(
-                &key,
-                format!("is {host:?}, which an earlier [[route]] has already"),
-                "give each host one route",
+                key,
+                format!("is called {label:?}, which an earlier [[route]] is already"),
+                "add another `gitspace = \"…\"`: the name for tokens, tickets and logs",
             );
         }
-        findings.unless_ok(key, text::host(host));
-    }
-    let Some(gitspace) = &route.gitspace else {
         return;
     };
     let key = format!("{key}.gitspace");
@@ -63,6 +61,82 @@ fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Fi
             key,
             format!("is \"{gitspace}\", which reads as a port of another gitspace, and there is no `host` to reach it by"),
             "choose a name that does not end in a dash and up to five digits",
+        );
+    }
+}
+
+/// A host, or a path of one, is one route's; what belongs to hosts and paths needs them.
+fn place(
+    key: &str,
+    route: &RouteEntry,
+    domains: &[String],
+    before: &[RouteEntry],
+    findings: &mut Findings,
+) {
+    let Some(host) = &route.host else {
+        if route.path.is_some() {
+            findings.add(
+                format!("{key}.path"),
+                "belongs to a `host`, and the route has none",
+                "add `host = \"…\"`; a gitspace's own hosts have no paths of others",
+            );
+        }
+        if route.auth == Auth::App {
+            findings.add(
+                format!("{key}.auth"),
+                "is \"app\", and the route has no `host`: at gitspaces' own hosts the gateway tells who is asking",
+                "remove it, or add `host = \"…\"`",
+            );
+        }
+        return;
+    };
+    let key_of = |name: &str| format!("{key}.{name}");
+    findings.unless_ok(key_of("host"), text::host(host));
+    let gitspace_of = |domain: &&String| {
+        let label = host
+            .strip_suffix(domain.as_str())
+            .and_then(|rest| rest.strip_suffix('.'));
+        label.is_some_and(|label| !label.contains('.'))
+    };
+    if let Some(domain) = domains.iter().find(gitspace_of) {
+        findings.add(
+            key_of("host"),
+            format!("is {host:?}, which is a gitspace's own host under the domain {domain:?}"),
+            "write `gitspace = \"…\"` instead, or take a host outside `gateway.domains`",
+        );
+    }
+    let twin = |other: &&RouteEntry| other.host.as_ref() == Some(host) && other.path == route.path;
+    if before.iter().any(|other| twin(&other)) {
+        let (name, found, change) = match &route.path {
+            Some(path) => (
+                "path",
+                format!("\"{path}\" of {host:?}"),
+                "give each path one route",
+            ),
+            None => (
+                "host",
+                format!("{host:?}"),
+                "give each host one route, or each route a `path` of it",
+            ),
+        };
+        findings.add(
+            key_of(name),
+            format!("is {found}, which an earlier [[route]] has already"),
+            change,
+        );
+    }
+    if route.prefix.is_some() && route.path.is_none() {
+        findings.add(
+            key_of("prefix"),
+            "belongs to a `path`, and the route has none",
+            "remove it, or add `path = \"…\"`",
+        );
+    }
+    if route.auth == Auth::App && route.gitspace.is_some() {
+        findings.add(
+            key_of("auth"),
+            "is \"app\", and the route has a `gitspace`, at whose own host the gateway tells who is asking",
+            "remove `gitspace`, or write two routes",
         );
     }
 }

@@ -162,7 +162,7 @@ impl Api {
 
     fn entry(&self, gitspace: &GitspaceId) -> Option<Arc<Entry>> {
         let destination = Destination::Gitspace(gitspace.clone(), Port::Ide);
-        let found = self.gateway.routes.find(&destination, "");
+        let found = self.gateway.routes.find(&destination, "", "");
         found.map(|(entry, _)| entry)
     }
 
@@ -188,7 +188,7 @@ impl Api {
         });
         let own = self
             .entry(&made.gitspace)
-            .and_then(|entry| entry.host.clone());
+            .and_then(|entry| entry.place.as_ref().map(|place| Arc::clone(&place.host)));
         let domain = self.gateway.domains.first().map_or("", |domain| &**domain);
         let host = match (made.share.port, own) {
             (Port::Ide, Some(host)) => host.to_string(),

@@ -99,6 +99,7 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
         gitspace: &gitspace,
         principal: Some("alice"),
         assertion: None,
+        prefix: None,
         host_header: HostHeader::Public,
         number: 80,
     };

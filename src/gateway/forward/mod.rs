@@ -35,7 +35,7 @@ use super::{
 };
 
 pub(crate) use body::Body;
-pub(crate) use headers::{Forwarding, Names};
+pub(crate) use headers::{Forwarding, Names, Prefix};
 pub(crate) use pool::{Pool, Upstreams};
 
 use body::{Progress, RequestBody, ResponseBody};
@@ -98,6 +98,10 @@ pub(crate) async fn forward(
         _ => None,
     };
     headers::to_client(&mut response.headers, received);
+    if let Some(prefix) = &exchange.forwarding.prefix {
+        let port = exchange.forwarding.port;
+        prefix.put_under(&mut response.headers, exchange.head, port);
+    }
     let Some(account) = account.take() else {
         return Err(Rejection::ClientGone);
     };

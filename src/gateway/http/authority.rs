@@ -128,8 +128,19 @@ pub(crate) fn origin_host(origin: &str) -> Option<&str> {
     let authority = ["https://", "http://"]
         .iter()
         .find_map(|scheme| origin.strip_prefix(scheme))?;
+    host_and_port(authority).map(|(host, _)| host)
+}
+
+/// The host of an authority as it is written, and the port if it names one. None: it has more than these.
+pub(crate) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = split(authority)?;
-    (!host.contains('@') && port.is_none_or(|port| port_number(port).is_some())).then_some(host)
+    if host.contains('@') {
+        return None;
+    }
+    match port {
+        Some(port) => port_number(port).map(|port| (host, Some(port))),
+        None => Some((host, None)),
+    }
 }
 
 #[cfg(test)]

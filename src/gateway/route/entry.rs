@@ -1,9 +1,9 @@
 //! A route as the data path uses it, and how one is built from what sources say.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use super::{
-    Source,
+    Destination, Source,
     allowed::Allowed,
     error::RouteError,
     target::{Address, Target},
@@ -11,7 +11,8 @@ use super::{
 use crate::api::{
     GitspaceId,
     access::{Port, Visibility},
-    route::{HostHeader, PortRoute, Protocol, Route, RouteState, Upstream},
+    path::RoutePath,
+    route::{Auth, HostHeader, PortRoute, Prefix, Protocol, Route, RouteState, Upstream},
     share::{Audience, Share},
 };
 
@@ -34,10 +35,37 @@ pub struct Entry {
     pub(crate) allow: Box<[Arc<str>]>,
     /// Who may use single ports for a time, by for whom it is.
     pub(crate) shares: HashMap<Audience, Box<[Share]>>,
-    /// Its own host.
-    pub(crate) host: Option<Arc<str>>,
+    /// What it claims beside its gitspace's hosts.
+    pub(crate) place: Option<Box<Place>>,
     /// Its ports: few, so a list.
     pub(crate) endpoints: Box<[Endpoint]>,
+}
+
+/// A host that a route claims, or a path of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The host.
+    pub(crate) host: Arc<str>,
+    /// The path of it.
+    pub(crate) path: Option<RoutePath>,
+    /// What the app sees of the path.
+    pub(crate) prefix: Prefix,
+    /// Who tells who is asking.
+    pub(crate) auth: Auth,
+}
+
+impl Place {
+    /// Whether both are the same part of the same host.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.host == other.host && self.path == other.path
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        f.write_str(self.path.as_ref().map_or("", RoutePath::as_str))
+    }
 }
 
 /// One port of a gitspace.
@@ -56,6 +84,18 @@ pub(crate) struct Endpoint {
 }
 
 impl Entry {
+    /// The place by which a request came, if it came by one.
+    pub(crate) fn place(&self, destination: &Destination) -> Option<&Place> {
+        let claimed = self.place.as_deref();
+        claimed.filter(|_| matches!(destination, Destination::Host))
+    }
+
+    /// Whether the app of this request tells itself who is asking.
+    pub(crate) fn leaves_to_app(&self, destination: &Destination) -> bool {
+        let place = self.place(destination);
+        place.is_some_and(|place| place.auth == Auth::App)
+    }
+
     /// The port, if the route lists it.
     pub(crate) fn endpoint(&self, port: Port) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.port == port)
@@ -112,7 +152,7 @@ impl Builder<'_> {
             org: route.org.clone(),
             allow: route.allow.clone().into(),
             shares: self.shares()?,
-            host: route.host.clone(),
+            place: self.place()?,
             endpoints,
         })
     }
@@ -131,6 +171,27 @@ impl Builder<'_> {
         }
         let boxed = by_audience.into_iter().map(|(to, of)| (to, of.into()));
         Ok(boxed.collect())
+    }
+
+    fn place(&self) -> Result<Option<Box<Place>>, RouteError> {
+        let route = self.route;
+        let problem = match (&route.host, &route.path, route.auth) {
+            (Some(host), ..) => {
+                return Ok(Some(Box::new(Place {
+                    host: Arc::clone(host),
+                    path: route.path.clone(),
+                    prefix: route.prefix,
+                    auth: route.auth,
+                })));
+            }
+            (None, None, Auth::Gateway) => return Ok(None),
+            (None, Some(_), _) => "it has a `path` without a `host`",
+            (None, None, Auth::App) => "its `auth` is the app's, without a `host`",
+        };
+        Err(RouteError::Invalid {
+            gitspace: route.gitspace.clone(),
+            problem: problem.into(),
+        })
     }
 
     fn endpoint(&self, port: Port, of: &PortRoute) -> Result<Endpoint, RouteError> {
@@ -161,7 +222,10 @@ impl Builder<'_> {
         };
         Ok(Endpoint {
             port,
-            visibility: of.visibility,
+            visibility: match (port, route.auth) {
+                (Port::Ide, Auth::App) => Visibility::Public,
+                _ => of.visibility,
+            },
             host_header: of.host_header,
             cors: of
                 .cors

@@ -1,8 +1,6 @@
 //! Why a route was not taken.
 
-use std::sync::Arc;
-
-use super::Source;
+use super::{Place, Source};
 use crate::api::{GitspaceId, access::Port};
 
 /// Why a route was not taken.
@@ -16,11 +14,11 @@ pub enum RouteError {
         /// Who owns it.
         owner: Source,
     },
-    /// Its host belongs to another route.
-    #[error("{host:?} is claimed by the route of {owner}")]
+    /// Its host, or path of it, belongs to another route.
+    #[error("{place:?} is claimed by the route of {owner}")]
     HostTaken {
-        /// Which host.
-        host: Arc<str>,
+        /// Which host, and which path of it.
+        place: String,
         /// Whose it is.
         owner: GitspaceId,
     },
@@ -44,4 +42,13 @@ pub enum RouteError {
         /// What was wrong.
         problem: String,
     },
+}
+
+impl RouteError {
+    pub(super) fn taken(place: &Place, owner: GitspaceId) -> Self {
+        Self::HostTaken {
+            place: place.to_string(),
+            owner,
+        }
+    }
 }

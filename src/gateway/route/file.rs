@@ -88,6 +88,9 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
             .host
             .as_ref()
             .map(|host| host.trim_end_matches('.').to_ascii_lowercase().into()),
+        path: entry.path.clone(),
+        prefix: entry.prefix.unwrap_or_default(),
+        auth: entry.auth,
         address: None,
         ide: Some(ide),
         ports,
@@ -96,9 +99,9 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
     })
 }
 
-/// The named gitspace, or one made of the host.
+/// The named gitspace, or one made of host and path.
 fn gitspace(entry: &RouteEntry) -> Result<GitspaceId, String> {
-    match (&entry.gitspace, &entry.host) {
+    match (&entry.gitspace, entry.label()) {
         (Some(gitspace), _) => {
             let digits = gitspace
                 .as_str()
@@ -111,9 +114,7 @@ fn gitspace(entry: &RouteEntry) -> Result<GitspaceId, String> {
             }
             Ok(gitspace.clone())
         }
-        (None, Some(host)) => host
-            .to_ascii_lowercase()
-            .replace(['.', '_'], "-")
+        (None, Some(label)) => label
             .parse()
             .map_err(|error| format!("`host` {error}; name a `gitspace` beside it")),
         (None, None) => Err("needs `gitspace` or `host`".into()),
@@ -203,7 +204,10 @@ fn parse_upstream(text: &str) -> Result<(Protocol, Upstream, u16), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::access::Visibility;
+    use crate::api::{
+        access::Visibility,
+        route::{Auth, Prefix},
+    };
 
     fn entry(text: &str) -> RouteEntry {
         toml::from_str(text).unwrap()
@@ -233,6 +237,17 @@ mod tests {
         assert_eq!(route.gitspace.as_str(), "app-example-test");
         assert_eq!(route.host.as_deref(), Some("app.example.test"));
         assert_eq!(route.ide.unwrap().port, 80);
+    }
+
+    #[test]
+    fn a_path_of_a_host_is_a_route_of_its_own() {
+        let route = route(&entry(
+            "host = 'dev.test'\npath = '/Alice/code'\nprefix = 'keep'\nauth = 'app'\nupstream = 'http://10.0.0.1'",
+        ))
+        .unwrap();
+        assert_eq!(route.gitspace.as_str(), "dev-test-alice-code");
+        assert_eq!(route.path.unwrap().as_str(), "/Alice/code");
+        assert_eq!((route.prefix, route.auth), (Prefix::Keep, Auth::App));
     }
 
     #[test]

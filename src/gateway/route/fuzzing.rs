@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Address, Destination, Source, Table, destination, file};
 use crate::{
-    api::{access::Port, route::Route},
+    api::{access::Port, path::RoutePath, route::Route},
     config::RouteEntry,
 };
 
@@ -50,13 +50,10 @@ fn taken(routes: &[Route]) {
             continue;
         };
         let host = Destination::Gitspace(last.gitspace.clone(), Port::Ide);
-        let Some((entry, _)) = table.find(&host, "") else {
+        let Some((entry, _)) = table.find(&host, "", "/") else {
             panic!("{} was taken and is not there", last.gitspace);
         };
-        assert_eq!(
-            (&entry.host, &entry.owner, entry.state),
-            (&last.host, &last.owner, last.state)
-        );
+        assert_eq!((&entry.owner, entry.state), (&last.owner, last.state));
         assert_eq!(&*entry.allow, &*last.allow);
         for (number, port) in &last.ports {
             let Some(endpoint) = entry.endpoint(Port::App(*number)) else {
@@ -68,11 +65,17 @@ fn taken(routes: &[Route]) {
             entry.endpoints.len(),
             last.ports.len() + usize::from(last.ide.is_some())
         );
-        if let Some(host) = &last.host {
-            let found = table.find(&Destination::Host, host);
+        let place = entry.place.as_deref();
+        let place = place.map(|place| (&place.host, place.path.as_ref(), place.prefix, place.auth));
+        let said = last.host.as_ref();
+        let said = said.map(|host| (host, last.path.as_ref(), last.prefix, last.auth));
+        assert_eq!(place, said);
+        if let Some((host, path, ..)) = said {
+            let path = path.map_or("/", RoutePath::as_str);
+            let found = table.find(&Destination::Host, host, path);
             assert!(
                 found.is_some_and(|(found, _)| found.gitspace == last.gitspace),
-                "{host} leads elsewhere"
+                "{host}{path} leads elsewhere"
             );
         }
     }

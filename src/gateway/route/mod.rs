@@ -13,22 +13,24 @@ pub(crate) mod feed;
 pub(crate) mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod hosts;
 mod reach;
+mod reading;
 mod target;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use dashmap::{DashMap, Entry as Slot};
 use ipnet::IpNet;
 
 use crate::api::{GitspaceId, access::Port, route::Route};
 
-pub(crate) use entry::Endpoint;
+pub(crate) use entry::{Endpoint, Place};
 pub(crate) use reach::Seat;
 pub(crate) use target::{Address, Target};
 pub use {entry::Entry, error::RouteError};
 
-use {allowed::Allowed, entry::Builder};
+use {allowed::Allowed, entry::Builder, hosts::Hosts};
 
 pub use super::http::{Destination, destination};
 
@@ -50,7 +52,7 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Table {
     gitspaces: DashMap<GitspaceId, Arc<Entry>>,
-    hosts: DashMap<Arc<str>, GitspaceId>,
+    hosts: Hosts,
     allowed: Allowed,
 }
 
@@ -59,25 +61,35 @@ impl Table {
     pub fn new(allow: Vec<IpNet>) -> Self {
         Self {
             gitspaces: DashMap::new(),
-            hosts: DashMap::new(),
+            hosts: Hosts::default(),
             allowed: Allowed(allow),
         }
     }
 
-    /// What answers for a host.
-    pub fn find(&self, destination: &Destination, host: &str) -> Option<(Arc<Entry>, Port)> {
+    /// What answers for a host, and on hosts that are claimed by path for a path as it was sent.
+    pub fn find(
+        &self,
+        destination: &Destination,
+        host: &str,
+        path: &str,
+    ) -> Option<(Arc<Entry>, Port)> {
         match destination {
             Destination::Gitspace(gitspace, port) => self
                 .gitspaces
                 .get(gitspace)
                 .map(|entry| (Arc::clone(&entry), *port)),
             Destination::Host => {
-                let gitspace = self.hosts.get(host).map(|gitspace| gitspace.clone())?;
+                let gitspace = self.hosts.find(host, path)?;
                 self.gitspaces
                     .get(&gitspace)
                     .map(|entry| (Arc::clone(&entry), Port::Ide))
             }
         }
+    }
+
+    /// Whether a route claims the host, or a path of it.
+    pub(crate) fn claims(&self, host: &str) -> bool {
+        self.hosts.has(host)
     }
 
     /// Takes a route. `Ok(false)`: what is there is as new or newer.
@@ -98,7 +110,7 @@ impl Table {
             }
         }
         let entry = Arc::new(self.entry(source, route, current.as_deref())?);
-        self.claim_host(&entry)?;
+        self.claim(&entry)?;
         match self.gitspaces.entry(route.gitspace.clone()) {
             Slot::Occupied(mut slot) => {
                 // Another writer of the same source may have been faster; the newer generation stays.
@@ -125,8 +137,8 @@ impl Table {
             .gitspaces
             .remove_if(gitspace, |_, entry| entry.source == source);
         if let Some((_, entry)) = removed {
-            if let Some(host) = &entry.host {
-                self.hosts.remove_if(host, |_, owner| owner == gitspace);
+            if let Some(place) = &entry.place {
+                self.hosts.release(place, gitspace);
             }
             entry.fence();
             return Ok(true);
@@ -142,25 +154,54 @@ impl Table {
 
     /// Makes `routes` all that `source` has. Everything is checked before anything changes.
     pub(crate) fn replace(&self, source: Source, routes: &[Route]) -> Result<(), RouteError> {
+        let mut places: HashMap<_, &GitspaceId> = HashMap::new();
         for route in routes {
-            self.entry(source, route, None)?;
-            if let Some(owner) = self
-                .gitspaces
-                .get(&route.gitspace)
-                .map(|entry| entry.source)
-                .filter(|s| *s != source)
-            {
+            let entry = self.entry(source, route, None)?;
+            let other_source = |gitspace: &GitspaceId| {
+                let owner = self.gitspaces.get(gitspace).map(|entry| entry.source);
+                owner.filter(|owner| *owner != source)
+            };
+            if let Some(owner) = other_source(&route.gitspace) {
                 return Err(RouteError::OtherSource {
                     gitspace: route.gitspace.clone(),
                     owner,
                 });
             }
+            let Some(place) = entry.place else {
+                continue;
+            };
+            let owner = self
+                .hosts
+                .owner(&place)
+                .filter(|owner| owner != &route.gitspace && other_source(owner).is_some());
+            let twin = places.insert((place.host.clone(), place.path.clone()), &route.gitspace);
+            let twin = twin.filter(|twin| **twin != route.gitspace).cloned();
+            if let Some(owner) = owner.or(twin) {
+                return Err(RouteError::taken(&place, owner));
+            }
         }
         self.retain(source, routes);
+        self.give_way(source, routes);
         for route in routes {
             self.apply(source, route)?;
         }
         Ok(())
+    }
+
+    /// Lets go of the places that routes of `source` are about to leave: another one may be about to take them.
+    fn give_way(&self, source: Source, routes: &[Route]) {
+        for route in routes {
+            let old = self.gitspaces.get(&route.gitspace);
+            let old = old.filter(|entry| entry.source == source);
+            let place = old.and_then(|entry| entry.place.clone());
+            let stays = |place: &Place| {
+                (Some(&place.host), place.path.as_ref())
+                    == (route.host.as_ref(), route.path.as_ref())
+            };
+            if let Some(place) = place.filter(|place| !stays(place)) {
+                self.hosts.release(&place, &route.gitspace);
+            }
+        }
     }
 
     /// Forgets the routes of `source` that are not among `routes`.
@@ -188,7 +229,7 @@ impl Table {
                     org: entry.org.clone(),
                     allow: entry.allow.clone(),
                     shares: entry.shares.clone(),
-                    host: entry.host.clone(),
+                    place: entry.place.clone(),
                     endpoints: entry.endpoints.iter().map(Endpoint::copy).collect(),
                 })
             });
@@ -216,30 +257,20 @@ impl Table {
             .collect()
     }
 
-    fn claim_host(&self, entry: &Entry) -> Result<(), RouteError> {
-        let Some(host) = &entry.host else {
+    fn claim(&self, entry: &Entry) -> Result<(), RouteError> {
+        let Some(place) = &entry.place else {
             return Ok(());
         };
-        match self.hosts.entry(Arc::clone(host)) {
-            Slot::Occupied(slot) if *slot.get() != entry.gitspace => Err(RouteError::HostTaken {
-                host: Arc::clone(host),
-                owner: slot.get().clone(),
-            }),
-            Slot::Occupied(_) => Ok(()),
-            Slot::Vacant(slot) => {
-                slot.insert(entry.gitspace.clone());
-                Ok(())
-            }
-        }
+        let claimed = self.hosts.claim(place, &entry.gitspace);
+        claimed.map_err(|owner| RouteError::taken(place, owner))
     }
 
     /// Ends what only the old entry had.
     fn retire(&self, old: &Entry, new: &Entry) {
-        if old.host != new.host
-            && let Some(host) = &old.host
+        if let Some(place) = &old.place
+            && new.place.as_ref().is_none_or(|kept| !kept.is(place))
         {
-            self.hosts
-                .remove_if(host, |_, owner| *owner == old.gitspace);
+            self.hosts.release(place, &old.gitspace);
         }
         for endpoint in &old.endpoints {
             if !new
@@ -284,7 +315,7 @@ mod tests {
 
     fn find(table: &Table) -> Arc<Entry> {
         let destination = Destination::Gitspace("api-k3x9q2".parse().unwrap(), Port::Ide);
-        table.find(&destination, "").unwrap().0
+        table.find(&destination, "", "/").unwrap().0
     }
 
     #[test]
@@ -364,7 +395,11 @@ mod tests {
         let mut first = route(0, 8080);
         first.host = Some("app.example.test".into());
         table.apply(Source::Config, &first).unwrap();
-        assert!(table.find(&Destination::Host, "app.example.test").is_some());
+        assert!(
+            table
+                .find(&Destination::Host, "app.example.test", "/")
+                .is_some()
+        );
         let mut second = first.clone();
         second.gitspace = "other".parse().unwrap();
         assert!(matches!(
@@ -373,7 +408,49 @@ mod tests {
         ));
         first.host = None;
         table.apply(Source::Config, &first).unwrap();
-        assert!(table.find(&Destination::Host, "app.example.test").is_none());
+        assert!(
+            table
+                .find(&Destination::Host, "app.example.test", "/")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn routes_of_one_source_may_change_places_and_a_taken_one_changes_nothing() {
+        let at = |gitspace: &str, path: &str| {
+            let mut at = route(0, 8080);
+            at.gitspace = gitspace.parse().unwrap();
+            (at.host, at.path) = (Some("dev.test".into()), Some(path.parse().unwrap()));
+            at
+        };
+        let table = Table::new(vec![]);
+        let owner = |path| {
+            let found = table.find(&Destination::Host, "dev.test", path);
+            found.map(|(entry, _)| entry.gitspace.to_string())
+        };
+        let replace = |source, routes: &[Route]| table.replace(source, routes);
+        replace(Source::Config, &[at("a", "/a"), at("b", "/b")]).unwrap();
+        replace(Source::Config, &[at("a", "/b"), at("b", "/a")]).unwrap();
+        assert_eq!(
+            (owner("/a").as_deref(), owner("/b").as_deref()),
+            (Some("b"), Some("a"))
+        );
+        for taken in [
+            replace(Source::Config, &[at("a", "/c"), at("b", "/c")]),
+            replace(Source::File, &[at("c", "/c"), at("d", "/a")]),
+        ] {
+            assert!(
+                matches!(taken, Err(RouteError::HostTaken { .. })),
+                "{taken:?}"
+            );
+        }
+        assert_eq!(
+            (owner("/a").as_deref(), owner("/b").as_deref()),
+            (Some("b"), Some("a"))
+        );
+        assert_eq!(owner("/c"), None);
+        replace(Source::Config, &[at("b", "/b")]).unwrap();
+        assert_eq!((owner("/a"), owner("/b").as_deref()), (None, Some("b")));
     }
 
     #[test]

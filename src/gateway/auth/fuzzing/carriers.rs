@@ -75,6 +75,7 @@ pub fn carriers(data: &[u8]) {
         Authentication::Principal {
             principal,
             by_cookie,
+            ..
         } => Found::Principal {
             name: principal.name.as_ref().into(),
             by_cookie,

@@ -52,6 +52,7 @@ pub fn session(data: &[u8]) {
             Authentication::Principal {
                 principal,
                 by_cookie,
+                ..
             } => {
                 assert!(by_cookie && *principal.name == *"alice");
                 true

@@ -4,9 +4,11 @@
 //! is and where it came from is removed, under every spelling; ours is set exactly once. What frames, identifies or secures a
 //! message cannot be nominated away. An app can neither set nor clear what is the gateway's.
 //!
-//! Which names are which is in [`names`]; [`request`] makes an upstream's head, [`response`] a client's.
+//! Which names are which is in [`names`]; [`request`] makes an upstream's head, [`response`] a client's; [`prefix`] is for apps that
+//! are reached by a path.
 
 mod names;
+mod prefix;
 mod request;
 mod response;
 
@@ -16,6 +18,7 @@ use crate::gateway::http::nominated;
 
 pub(crate) use names::Names;
 pub(super) use names::scrub_trailers;
+pub(crate) use prefix::Prefix;
 pub(crate) use request::Forwarding;
 pub(super) use request::to_upstream;
 pub(super) use response::to_client;

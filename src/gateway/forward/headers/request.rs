@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-use super::{Names, PSEUDONYM, add_via, strip};
+use super::{Names, PSEUDONYM, Prefix, add_via, strip};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -42,6 +42,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) gitspace: &'a GitspaceId,
     pub(crate) principal: Option<&'a str>,
     pub(crate) assertion: Option<HeaderValue>,
+    /// The path by which the app is reached.
+    pub(crate) prefix: Option<Prefix<'a>>,
     pub(crate) host_header: HostHeader,
     pub(crate) number: u16,
 }
@@ -62,6 +64,9 @@ pub(in crate::gateway::forward) fn to_upstream(
     strip(&mut parts.headers, |name| forwarding.names.is_claim(name));
     continue_trace(&mut parts.headers, forwarding.traceparent.as_ref());
     origin_form(parts);
+    if let Some(prefix) = &forwarding.prefix {
+        prefix.take_off(parts)?;
+    }
     let received = std::mem::replace(&mut parts.version, http::Version::HTTP_11);
     let headers = &mut parts.headers;
     if trailers {

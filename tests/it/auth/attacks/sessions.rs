@@ -46,6 +46,7 @@ fn open(fixture: &Fixture, cookies: &[&str]) -> (Option<String>, Option<String>)
         Authentication::Principal {
             principal,
             by_cookie: true,
+            ..
         } => Some(principal.name.to_string()),
         Authentication::Anonymous | Authentication::Refused(_) => None,
         other => panic!("{other:?}"),
