@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU16,
     path::PathBuf,
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Timeout, duration::duration, network::networks};
+use super::{Limits, Timeout, duration::duration, network::networks};
 
 /// `[gateway]`
 #[derive(Debug, Clone, Deserialize)]
@@ -390,61 +390,6 @@ impl Default for Sharing {
     fn default() -> Self {
         Self {
             first_visit: Timeout::After(Duration::from_secs(24 * 3600)),
-        }
-    }
-}
-
-/// `[gateway.limits]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// Requests and streams at once.
-    pub requests: usize,
-    /// Connections at once from one network (IPv4 /32, IPv6 /64).
-    pub connections_per_network: usize,
-    /// New connections per second from one network.
-    pub new_connections_per_network: NonZeroU32,
-    /// Refused tokens per minute from one network.
-    pub failed_logins_per_network: NonZeroU32,
-    /// Requests and new streams per second of one principal.
-    pub requests_per_principal: NonZeroU32,
-    /// How many of them may come at once. Unset: twice the rate.
-    pub burst_per_principal: Option<NonZeroU32>,
-    /// Requests and streams at once of one principal.
-    pub streams_per_principal: usize,
-    /// Requests and streams at once to one gitspace.
-    pub streams_per_gitspace: usize,
-    /// How many networks and principals are told apart; beyond, the rest share one bucket.
-    pub keys: usize,
-    /// Bytes of a request head.
-    pub head_bytes: usize,
-    /// Fields of a request head; in HTTP/1.1 never more than 100.
-    pub head_fields: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const fn rate(n: u32) -> NonZeroU32 {
-            match NonZeroU32::new(n) {
-                Some(n) => n,
-                None => NonZeroU32::MIN,
-            }
-        }
-        Self {
-            connections: 20_000,
-            requests: 40_000,
-            connections_per_network: 1_000,
-            new_connections_per_network: rate(200),
-            failed_logins_per_network: rate(60),
-            requests_per_principal: rate(1_000),
-            burst_per_principal: None,
-            streams_per_principal: 1_000,
-            streams_per_gitspace: 2_000,
-            keys: 100_000,
-            head_bytes: 64 * 1024,
-            head_fields: 200,
         }
     }
 }

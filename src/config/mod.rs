@@ -2,27 +2,31 @@
 //!
 //! Unknown keys are refused. Checks across keys are in `check`. The file `config.toml` in the repository explains every key.
 
+mod bytes;
 mod check;
 mod control_plane;
 mod delegate;
 mod duration;
 mod error;
 mod gateway;
+mod limits;
 mod load;
 mod network;
 mod route;
 mod runner;
 mod source;
 
+pub use bytes::ByteRate;
 pub use control_plane::ControlPlane;
 pub use delegate::Delegate;
 pub use duration::Timeout;
 pub use error::{ConfigError, Origin, Problem};
 pub use gateway::{
     AccessLog, Admin, Algorithm, Auth, Certificate, ClientAddress, ClientCertificates,
-    ControlPlaneLink, FailMode, Gateway, Headers, Issuer, IssuerKey, Keys, Limits, LineFormat,
-    Listen, ListenProtocol, Timeouts, Traces, Upstreams,
+    ControlPlaneLink, FailMode, Gateway, Headers, Issuer, IssuerKey, Keys, LineFormat, Listen,
+    ListenProtocol, Timeouts, Traces, Upstreams,
 };
+pub use limits::{Allowed, Limits, Scope, twice};
 pub use load::{accepted_keys, default_file};
 pub use route::{PortEntry, RouteEntry};
 pub use runner::{Driver, Runner};

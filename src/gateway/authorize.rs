@@ -38,7 +38,6 @@ pub(crate) struct Allowed<'e> {
     pub(crate) entry: &'e Entry,
     pub(crate) endpoint: &'e Endpoint,
     /// By which share, where nothing else lets the principal in.
-    #[expect(dead_code, reason = "its own limits come next")]
     pub(crate) share: Option<Arc<str>>,
 }
 

@@ -58,7 +58,7 @@ use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
 use forward::{Body, Exchange, Forwarding, Names, Pool, Prefix, Upstreams, forward};
 use http::{Destination, Head, Transport};
-use limit::{Limits, Network};
+use limit::{Asker, Limits, Network};
 use rejection::{Form, answer};
 use route::{Entry, Table};
 use share::Shares;
@@ -67,7 +67,7 @@ use unread::Unread;
 use visit::Visit;
 
 pub use accept::BindError;
-pub use rejection::{Break, Late, Rejection};
+pub use rejection::{Break, Late, Policy, Rejection};
 pub use role::{Bound, ControlPlane, Error, Handle, ReloadRequest, Settings, bind};
 
 /// What all workers share.
@@ -341,7 +341,7 @@ impl Worker {
         let Allowed {
             entry,
             endpoint,
-            share: _,
+            share,
         } = allowed;
         gateway.feed.fresh(entry.source).map_err(in_form)?;
         note(account, |account| {
@@ -349,16 +349,14 @@ impl Worker {
         });
 
         note(account, |account| account.step(Step::Limit));
-        let counted = match &principal {
-            Some(principal) if principal.share.is_none() => {
-                limit::Principal::Name(Arc::clone(&principal.name))
-            }
+        let asker = match &principal {
             // A visitor has a new name with each session.
-            _ => limit::Principal::Anonymous(network),
+            Some(principal) if principal.share.is_none() => Asker::Principal(&principal.name),
+            _ => Asker::Anonymous(network),
         };
         let permit = gateway
             .limits
-            .admit(&counted, &entry.gitspace)
+            .admit(asker, &entry.gitspace, share.as_deref(), head.upgrade)
             .map_err(in_form)?;
 
         if let Some(answer) = own::last_hop(request) {

@@ -4,6 +4,7 @@
 //! client is a plain sentence; causes, addresses and token details stay in the log.
 
 mod answer;
+mod policy;
 mod upstream;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use http::StatusCode;
 use super::{auth::TokenError, connection::Refusal};
 
 pub(crate) use answer::{Form, answer};
+pub use policy::Policy;
 pub use upstream::{Break, Late};
 
 /// Why the gateway ended a request early.
@@ -66,14 +68,23 @@ pub enum Rejection {
     /// Too many requests.
     #[error("too many requests")]
     RateLimited {
+        /// Which limit.
+        policy: Policy,
+        /// How many are allowed.
+        limit: u32,
+        /// In so long.
+        window: Duration,
         /// When to come again.
         retry_after: Duration,
-        /// Requests per second that are allowed.
-        limit: u32,
     },
     /// Too many requests or streams at once.
     #[error("too many streams at once")]
-    TooManyStreams,
+    TooManyStreams {
+        /// Which limit.
+        policy: Policy,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// The request's head is larger than allowed.
     #[error("the request's head is too large")]
     HeadTooLarge,
@@ -185,7 +196,7 @@ impl Rejection {
             Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Self::RateLimited { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unreachable(_) | Self::Broke(..) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::TargetChanged
@@ -221,7 +232,7 @@ impl Rejection {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::ExpectationFailed => "expectation-failed",
             Self::RateLimited { .. } => "rate-limited",
-            Self::TooManyStreams => "too-many-streams",
+            Self::TooManyStreams { .. } => "too-many-streams",
             Self::Unreachable(_) => "gitspace-unreachable",
             Self::Tls { .. } => "gitspace-tls",
             Self::Crowded => "overloaded",
@@ -272,7 +283,7 @@ impl Rejection {
             | Self::MethodNotAllowed
             | Self::ExpectationFailed
             | Self::RateLimited { .. }
-            | Self::TooManyStreams
+            | Self::TooManyStreams { .. }
             | Self::BodyTimeout
             | Self::HeadTimeout
             | Self::HeadTooLarge
@@ -298,7 +309,7 @@ impl Rejection {
                 "destination_unavailable"
             }
             Self::ShuttingDown => "proxy_internal_response",
-            Self::Overloaded | Self::RateLimited { .. } | Self::TooManyStreams => {
+            Self::Overloaded | Self::RateLimited { .. } | Self::TooManyStreams { .. } => {
                 "connection_limit_reached"
             }
             Self::BadRequest(_)

@@ -2,6 +2,7 @@
 //!
 //! Ninth step of the path; it knows bytes, not HTTP. Each direction half-closes on its own. A buffer is taken from the thread's
 //! store only for the poll that reads and given back when nothing is under way, so that an idle stream costs next to nothing.
+//! A direction that is over its rate of bytes is not read from, and is not idle for that time.
 
 use std::{
     cell::RefCell,
@@ -16,6 +17,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
+
+use super::limit::{Permit, Turn, Way};
 
 /// A 16 KiB WebSocket message fits with its header; larger buffers gain little.
 const BUFFER: usize = 32 * 1024;
@@ -52,6 +55,7 @@ pub(crate) struct Relay<C, U> {
     upstream: Box<U>,
     up: Half,
     down: Half,
+    permit: Permit,
     limits: Limits,
     start: Instant,
     last: Instant,
@@ -60,6 +64,11 @@ pub(crate) struct Relay<C, U> {
 
 /// One direction.
 struct Half {
+    way: Way,
+    /// Where it stands while its bytes have a rate.
+    turn: Option<Box<Turn>>,
+    /// Whether that is what it waits for.
+    held: bool,
     /// What was read and not yet written.
     pending: Pending,
     bytes: u64,
@@ -98,13 +107,19 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     /// Between two streams, each with bytes that were read from it already.
-    pub(crate) fn new(client: (Box<C>, Bytes), upstream: (Box<U>, Bytes), limits: Limits) -> Self {
+    pub(crate) fn new(
+        client: (Box<C>, Bytes),
+        upstream: (Box<U>, Bytes),
+        permit: Permit,
+        limits: Limits,
+    ) -> Self {
         let now = Instant::now();
         Self {
             client: client.0,
             upstream: upstream.0,
-            up: Half::new(client.1),
-            down: Half::new(upstream.1),
+            up: Half::new(Way::Up, client.1),
+            down: Half::new(Way::Down, upstream.1),
+            permit,
             limits,
             start: now,
             last: now,
@@ -119,13 +134,20 @@ where
 
     fn poll_halves(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         let before = (self.up.bytes, self.down.bytes);
-        let up = self
-            .up
-            .poll(context, &mut *self.client, &mut *self.upstream);
-        let down = self
-            .down
-            .poll(context, &mut *self.upstream, &mut *self.client);
-        if before != (self.up.bytes, self.down.bytes) {
+        let up = self.up.poll(
+            context,
+            &self.permit,
+            &mut *self.client,
+            &mut *self.upstream,
+        );
+        let down = self.down.poll(
+            context,
+            &self.permit,
+            &mut *self.upstream,
+            &mut *self.client,
+        );
+        let moved = before != (self.up.bytes, self.down.bytes);
+        if moved || self.up.held || self.down.held {
             self.last = Instant::now();
         }
         match (up, down) {
@@ -190,13 +212,16 @@ where
 }
 
 impl Half {
-    fn new(first: Bytes) -> Self {
+    fn new(way: Way, first: Bytes) -> Self {
         let pending = if first.is_empty() {
             Pending::None
         } else {
             Pending::First(first)
         };
         Self {
+            way,
+            turn: None,
+            held: false,
             pending,
             bytes: 0,
             state: State::Open,
@@ -208,6 +233,7 @@ impl Half {
     fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
+        permit: &Permit,
         reader: &mut R,
         writer: &mut W,
     ) -> Poll<Result<(), Failed>>
@@ -225,7 +251,9 @@ impl Half {
                     self.state = State::Closed;
                 }
                 State::Open => {
-                    if self.poll_read(context, reader)?.is_pending() {
+                    let turn = permit.poll(self.way, &mut self.turn, context);
+                    self.held = turn.is_pending();
+                    if self.held || self.poll_read(context, permit, reader)?.is_pending() {
                         // The reader has nothing more: now the writer's other end shall have it.
                         return self.poll_flush(context, writer);
                     }
@@ -259,6 +287,7 @@ impl Half {
     fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,
+        permit: &Permit,
         reader: &mut R,
     ) -> Poll<Result<(), Failed>> {
         let mut buffer = take_buffer();
@@ -268,6 +297,7 @@ impl Half {
         if to == 0 {
             keep_buffer(buffer);
         } else {
+            permit.moved(self.way, &mut self.turn, to);
             self.pending = Pending::Buffer {
                 buffer,
                 from: 0,
@@ -355,6 +385,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::{
+        config,
+        gateway::limit::{self, Asker},
+    };
 
     const FOREVER: Limits = Limits {
         idle: None,
@@ -367,12 +401,22 @@ mod tests {
         relay: tokio::task::JoinHandle<(Ended, (u64, u64))>,
     }
 
+    fn permit() -> Permit {
+        let gitspace = "app-a1b2c3".parse().unwrap();
+        let network = std::net::Ipv4Addr::LOCALHOST;
+        let asker = Asker::Anonymous(std::net::IpAddr::from(network).into());
+        limit::Limits::new(&config::Limits::default())
+            .admit(asker, &gitspace, None, true)
+            .unwrap()
+    }
+
     fn start(limits: Limits, first_from_client: &'static [u8]) -> Ends {
         let (client, near) = duplex(1024);
         let (upstream, far) = duplex(1024);
         let mut relay = Relay::new(
             (Box::new(near), Bytes::from_static(first_from_client)),
             (Box::new(far), Bytes::new()),
+            permit(),
             limits,
         );
         let relay = tokio::spawn(async move {

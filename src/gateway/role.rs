@@ -377,8 +377,8 @@ impl Bound {
 }
 
 impl Handle {
-    /// Takes certificates, issuers and static routes from another configuration, and opens the access log's file again. What
-    /// stands there in error changes nothing of its kind; all other keys are read at start only.
+    /// Takes certificates, issuers, static routes and limits from another configuration, and opens the access log's file again.
+    /// What stands there in error changes nothing of its kind; all other keys are read at start only, limits of heads too.
     pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
         let gateway = &self.0;
         let routes = StaticRoutes::read(&settings.config, &settings.routes)?;
@@ -395,12 +395,13 @@ impl Handle {
             tls.take(ready, Some(gateway.auth.tls_tickets()));
         }
         routes.take(&gateway.routes)?;
+        gateway.limits.set(&settings.config.limits);
         if let Some(file) = file {
             log.turn_to(file);
         }
         tracing::info!(
             routes = gateway.routes.len(),
-            "reloaded certificates, issuers and static routes"
+            "reloaded certificates, issuers, static routes and limits"
         );
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! `[gateway.timeouts]`, `[gateway.limits]` and the sizes of `[gateway.upstreams]`: nothing that would refuse everybody, nothing without end.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use super::Findings;
-use crate::config::{Gateway, Limits, Timeout, Upstreams};
+use crate::config::{Allowed, Gateway, Limits, Scope, Timeout, Upstreams};
 
 /// A longer timeout is a mistake, and would overflow the clock in the end.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// With less, a page takes minutes, and one piece of a body is worth seconds.
+const BYTES_LEAST: u64 = 16 * 1024;
 
 /// A packet that is lost twice is acknowledged within it.
 const DEAD_PEER_LEAST: Duration = Duration::from_secs(5);
@@ -15,7 +18,9 @@ pub(super) fn check(gateway: &Gateway, findings: &mut Findings) {
     timeouts(gateway, findings);
     upstreams(&gateway.upstreams, findings);
     sizes(&gateway.limits, findings);
-    burst(&gateway.limits, findings);
+    for scope in Scope::ALL {
+        rates(&gateway.limits, scope, findings);
+    }
 }
 
 fn timeouts(gateway: &Gateway, findings: &mut Findings) {
@@ -84,11 +89,14 @@ fn sizes(limits: &Limits, findings: &mut Findings) {
         ("connections", limits.connections),
         ("requests", limits.requests),
         ("connections_per_network", limits.connections_per_network),
-        ("streams_per_principal", limits.streams_per_principal),
-        ("streams_per_gitspace", limits.streams_per_gitspace),
         ("keys", limits.keys),
-    ];
-    for (key, count) in counts {
+    ]
+    .map(|(key, count)| (key.to_owned(), count));
+    let at_once = Scope::ALL.map(|scope| {
+        let key = format!("streams_per_{}", scope.name());
+        (key, limits.of(scope).streams)
+    });
+    for (key, count) in counts.into_iter().chain(at_once) {
         if count == 0 {
             findings.add(
                 format!("gateway.limits.{key}"),
@@ -113,26 +121,31 @@ fn sizes(limits: &Limits, findings: &mut Findings) {
     }
 }
 
-fn burst(limits: &Limits, findings: &mut Findings) {
-    let rate = limits.requests_per_principal;
-    let Some(burst) = limits.burst_per_principal.filter(|burst| *burst < rate) else {
-        return;
-    };
-    let default = Limits::default().requests_per_principal;
-    findings.add(
-        "gateway.limits.burst_per_principal",
-        format!(
-            "is {burst}; it must be at least `requests_per_principal` ({})",
-            quote(rate, default)
-        ),
-        format!("write {rate} or more, or remove it (unset: twice the rate)"),
-    );
-}
-
-/// The value, and whether it is the default, since then it is in no file.
-fn quote(value: NonZeroU32, default: NonZeroU32) -> String {
-    match value == default {
-        true => format!("{value}, the default"),
-        false => value.to_string(),
+fn rates(limits: &Limits, scope: Scope, findings: &mut Findings) {
+    let name = scope.name();
+    let Allowed {
+        requests,
+        burst,
+        bytes,
+        ..
+    } = limits.of(scope);
+    if burst < requests {
+        // The value, and whether it is the default, since then it is in no file.
+        let quoted = match requests == Limits::default().of(scope).requests {
+            true => format!("{requests}, the default"),
+            false => requests.to_string(),
+        };
+        findings.add(
+            format!("gateway.limits.burst_per_{name}"),
+            format!("is {burst}; it must be at least `requests_per_{name}` ({quoted})"),
+            format!("write {requests} or more, or remove it (unset: twice the rate)"),
+        );
+    }
+    if bytes.is_some_and(|bytes| bytes.get() < BYTES_LEAST) {
+        findings.add(
+            format!("gateway.limits.bytes_per_{name}"),
+            "is less than 16 KiB per second, too little for a page",
+            "write \"16KiB\" or more, or \"off\"",
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies on their way: ours, the client's to the upstream, the upstream's to the client.
 //!
-//! Nothing is buffered: a frame is taken when the other side has room. A body that makes no progress for `body_idle` ends; its
-//! timer is set only while somebody waits, and moved lazily.
+//! Nothing is buffered: a frame is taken when the other side has room, and when the rates of bytes allow it. A body that makes no
+//! progress for `body_idle` ends, unless it is we who hold it back; its timer is set only while somebody waits, and moved lazily.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,7 +22,12 @@ use tokio::time::{Instant, Sleep};
 use crate::config::Timeout;
 
 use super::{Carried, Names, expect::Gate, headers::scrub_trailers, pool::Lease};
-use crate::gateway::{account::End, connection::malformed, rejection::Rejection};
+use crate::gateway::{
+    account::End,
+    connection::malformed,
+    limit::{Payer, Turn, Way},
+    rejection::Rejection,
+};
 
 /// What a body can fail with; hyper then cuts the message visibly.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -129,6 +134,7 @@ pub(crate) struct ResponseBody {
     upload: Option<Arc<Progress>>,
     /// None once the account is closed: all was handed over.
     carried: Option<Carried>,
+    turn: Option<Box<Turn>>,
     idle: IdleTimer,
     names: Arc<Names>,
 }
@@ -147,6 +153,7 @@ impl ResponseBody {
             lease: Some(lease),
             upload,
             carried: Some(carried),
+            turn: None,
             idle: IdleTimer::new(idle),
             names: Arc::clone(names),
         };
@@ -157,8 +164,17 @@ impl ResponseBody {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.carried.is_none() {
+        let Some(carried) = &self.carried else {
             return Poll::Ready(None);
+        };
+        if carried
+            .permit
+            .poll(Way::Down, &mut self.turn, context)
+            .is_pending()
+        {
+            // It is we who wait.
+            self.idle.progress();
+            return Poll::Pending;
         }
         match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -168,6 +184,7 @@ impl ResponseBody {
                 }
                 if let (Some(data), Some(carried)) = (frame.data_ref(), &mut self.carried) {
                     carried.account.sent(data.len() as u64);
+                    carried.permit.moved(Way::Down, &mut self.turn, data.len());
                 }
                 if self.incoming.is_end_stream() {
                     self.finish();
@@ -258,7 +275,7 @@ pub(super) struct Progress {
 
 /// The next piece is wanted of the client, or was handed to the connection.
 const MOVING: u8 = 0;
-/// The client has nothing for us.
+/// The client has nothing for us, or its rate is used up.
 const WAITING: u8 = 1;
 /// It was given up because nothing came.
 const STALLED: u8 = 2;
@@ -286,7 +303,7 @@ impl Progress {
         self.state.load(Ordering::Relaxed) == STALLED
     }
 
-    /// Whether the client is waited for, which has a deadline of its own.
+    /// Whether the client is waited for, which has a deadline of its own, or its rate.
     pub(super) fn waiting(&self) -> bool {
         self.state.load(Ordering::Relaxed) == WAITING
     }
@@ -320,6 +337,8 @@ struct Upload {
     /// Closed while the upstream has not asked for the body.
     gate: Option<Gate>,
     idle: IdleTimer,
+    payer: Payer,
+    turn: Option<Box<Turn>>,
     progress: Arc<Progress>,
     names: Arc<Names>,
 }
@@ -332,6 +351,7 @@ impl RequestBody {
     pub(super) fn new(
         incoming: Incoming,
         idle: Timeout,
+        payer: Payer,
         progress: Arc<Progress>,
         names: &Arc<Names>,
     ) -> Self {
@@ -340,6 +360,8 @@ impl RequestBody {
             incoming,
             gate: None,
             idle: IdleTimer::new(idle),
+            payer,
+            turn: None,
             progress,
         })))
     }
@@ -368,13 +390,24 @@ impl http_body::Body for RequestBody {
             upload.gate = None;
             upload.idle.progress();
         }
+        if upload
+            .payer
+            .poll(Way::Up, &mut upload.turn, context)
+            .is_pending()
+        {
+            upload.progress.is(WAITING);
+            upload.idle.progress();
+            return Poll::Pending;
+        }
         match Pin::new(&mut upload.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 upload.idle.progress();
                 if let Some(trailers) = frame.trailers_mut() {
                     scrub_trailers(trailers, &upload.names);
                 }
-                upload.progress.data(frame.data_ref().map_or(0, Bytes::len));
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                upload.payer.moved(Way::Up, &mut upload.turn, bytes);
+                upload.progress.data(bytes);
                 let done = frame.is_trailers() || upload.incoming.is_end_stream();
                 upload.progress.is(if done { DONE } else { MOVING });
                 Poll::Ready(Some(Ok(frame)))

@@ -74,7 +74,7 @@ pub(crate) async fn forward(
         // Boxed: few clients end such a body behind its head.
         Box::pin(body::ended(&mut incoming, exchange.timeouts.body_idle)).await?;
     }
-    let (body, progress) = request_body(incoming, exchange, account);
+    let (body, progress) = request_body(incoming, exchange, &permit, account);
     let (response, lease) = send(
         pool,
         parts,
@@ -139,6 +139,7 @@ pub(crate) struct Carried {
 fn request_body(
     incoming: Incoming,
     exchange: &Exchange<'_>,
+    permit: &Permit,
     account: &mut Option<Account>,
 ) -> (RequestBody, Option<Arc<Progress>>) {
     match account {
@@ -148,6 +149,7 @@ fn request_body(
                 RequestBody::new(
                     incoming,
                     exchange.timeouts.body_idle,
+                    permit.payer(),
                     Arc::clone(&progress),
                     exchange.forwarding.names,
                 ),

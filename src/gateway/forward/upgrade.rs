@@ -152,7 +152,7 @@ async fn tunnel(
         permit,
         target,
     } = carried;
-    let mut relay = Box::pin(Relay::new(client, upstream, limits));
+    let mut relay = Box::pin(Relay::new(client, upstream, permit, limits));
     let end = tokio::select! {
         biased;
         () = target.fenced().cancelled() => End::TargetChanged,
@@ -168,7 +168,6 @@ async fn tunnel(
     let (received, sent) = relay.counts();
     account.tunnelled(received, sent);
     account.close(end);
-    drop(permit);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{Fault, Rejection};
+use super::{Fault, Rejection, policy};
 use crate::{
     api::problem::{MEDIA_TYPE, Problem},
     gateway::{
@@ -59,16 +59,8 @@ pub(crate) fn answer(rejection: &Rejection, form: Form, request_id: &str) -> Res
             HeaderValue::from_static("Bearer realm=\"gitspaces\""),
         );
     }
-    if let Rejection::RateLimited { retry_after, limit } = rejection {
-        let seconds = retry_after.as_secs().max(1);
-        headers.insert(header::RETRY_AFTER, seconds.into());
-        if let Ok(value) = HeaderValue::from_str(&format!("\"requests\";r=0;t={seconds}")) {
-            headers.insert("ratelimit", value);
-        }
-        if let Ok(value) = HeaderValue::from_str(&format!("\"requests\";q={limit};w=1")) {
-            headers.insert("ratelimit-policy", value);
-        }
-    } else if rejection.status() == StatusCode::SERVICE_UNAVAILABLE {
+    policy::tell(rejection, headers);
+    if rejection.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     }
     response
@@ -162,7 +154,7 @@ fn advice(rejection: &Rejection) -> &'static str {
         Rejection::Tls { .. } => {
             "The gateway's operator finds in the access log what was shown and what was expected."
         }
-        Rejection::RateLimited { .. } | Rejection::TooManyStreams | Rejection::Crowded => {
+        Rejection::RateLimited { .. } | Rejection::TooManyStreams { .. } | Rejection::Crowded => {
             "Wait a moment and try again."
         }
         Rejection::Stopped => "Start the gitspace and reload.",
@@ -203,14 +195,6 @@ mod tests {
                 "cde-gateway; error=http_request_denied; details=\"no-token\""
             );
         }
-        let limited = Rejection::RateLimited {
-            retry_after: std::time::Duration::from_millis(200),
-            limit: 5,
-        };
-        assert_eq!(
-            answer(&limited, Form::Problem, "id1").headers()["retry-after"],
-            "1"
-        );
     }
 
     #[test]

@@ -18,10 +18,10 @@ use crate::support::{
     Client, HOST, Io, Setup, TestGateway, Upstream, eventually, read_request, soon,
 };
 
-type Socket = WebSocketStream<Box<dyn Io>>;
+pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
 
 /// Gives every message back.
-async fn echo() -> Upstream {
+pub(super) async fn echo() -> Upstream {
     Upstream::scripted(|stream, _| async {
         let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         while let Some(Ok(message)) = socket.next().await {
@@ -42,13 +42,13 @@ fn request(token: &str) -> Request<()> {
     request
 }
 
-async fn open(gateway: &TestGateway) -> Result<Socket, tungstenite::Error> {
+pub(super) async fn open(gateway: &TestGateway) -> Result<Socket, tungstenite::Error> {
     let stream = gateway.tls(HOST).await.into_stream();
     let opened = client_async(request(&gateway.owner()), stream);
     Ok(soon("the handshake", opened).await?.0)
 }
 
-async fn say(socket: &mut Socket, text: &str) {
+pub(super) async fn say(socket: &mut Socket, text: &str) {
     socket.send(Message::text(text)).await.unwrap();
     let back = soon("the message", socket.next()).await.unwrap().unwrap();
     assert_eq!(back.to_text().unwrap(), text);
