@@ -11,6 +11,7 @@ mod attacks;
 mod balancers;
 mod bodies;
 mod bytes;
+mod cold_load;
 mod cors;
 mod cuts;
 mod deadlines;
