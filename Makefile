@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test openid wire fuzz bench load instructions lint
+.PHONY: help demo web test cargo-test browser-test openid ide wire fuzz bench load instructions lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,11 @@ browser-test: web ## the two browser tests: the built-in terminal, and code-serv
 openid: web ## a real OpenID provider as issuer; ARGS="--down 600" keeps it down for ten minutes
 	cargo build --locked --bin cde-gateway
 	tests/openid/run.py $(ARGS)
+
+ide: web ## JupyterLab and code-server from their registries through the gateway in Chromium, by host and by path
+	@.ci/need node npm chromium certutil rg g++ make python3 venv openssl
+	cargo build --locked --bin cde-gateway
+	tests/ide/run.py $(ARGS)
 
 wire: web ## 1,200 cases through the gateway, nginx and HAProxy, a minute; writes docs/wire.md; ARGS="--products gateway"
 	@.ci/need python3 nginx haproxy openssl
