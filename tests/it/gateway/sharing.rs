@@ -452,3 +452,39 @@ async fn what_cannot_be_shared_is_told() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_link_leads_to_a_static_routes_own_host_and_path() {
+    let upstream = Upstream::echo().await;
+    let address = upstream.address;
+    let gateway = Setup::new()
+        .route(&format!(
+            "gitspace = {GITSPACE:?}\nhost = \"dev.test\"\npath = \"/alice\"\nupstream = \"http://{address}\"\nowner = {OWNER:?}"
+        ))
+        .route(&format!(
+            "gitspace = \"web-a1b2c3\"\nhost = \"dev.test\"\nupstream = \"http://{address}\"\nowner = \"bob\""
+        ))
+        .start();
+    let share = json!({ "gitspace": GITSPACE, "port": "ide", "to": "link" });
+    let (status, made) = make(&gateway, share).await;
+    assert_eq!(status, 201, "{made}");
+    let link = made["link"].as_str().unwrap();
+    assert!(link.starts_with("https://dev.test:"), "{link}");
+    let target = &link[link.find("/_gitspace").unwrap()..];
+    secret(target.split_once('=').unwrap().1);
+    let accepted = accept(&gateway, "dev.test", target).await;
+    assert_eq!(
+        (accepted.status, accepted.header("location")),
+        (303, Some("/alice/"))
+    );
+    let cookie = accepted.session().unwrap();
+    let mut client = gateway.plain().await.to("dev.test");
+    assert_eq!(
+        client.get("/alice/x", &[("cookie", &cookie)]).await.status,
+        200
+    );
+    // The other app of the host is somebody else's.
+    let other = client.get("/x", &[("cookie", &cookie)]).await;
+    assert_eq!(other.refusal(), refused(401, "revoked-token"));
+    assert_eq!(accept(&gateway, "dev2.test", target).await.status, 401);
+}
