@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test openid ide wire fuzz bench load instructions lint
+.PHONY: help demo web test cargo-test browser-test pages openid ide wire fuzz bench load instructions lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ cargo-test: web ## the tests that need no browser
 browser-test: web ## the two browser tests: the built-in terminal, and code-server
 	@mkdir -p $(LOGS)
 	@tests/browser/run.sh 2>&1 | tee $(LOGS)/browser-test.log
+
+pages: web ## every page of ours in Chromium; pictures in target/pages
+	@tests/pages/run.sh
 
 openid: web ## a real OpenID provider as issuer; ARGS="--down 600" keeps it down for ten minutes
 	cargo build --locked --bin cde-gateway

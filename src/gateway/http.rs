@@ -92,6 +92,12 @@ pub(crate) fn parse(
     })
 }
 
+/// The form for whoever sent a head that could not be made canonical.
+pub(crate) fn form(request: &Parts) -> Form {
+    let navigation = navigates(&request.method, &request.headers) && !asks_for_upgrade(request);
+    Form::of(&request.headers, navigation)
+}
+
 /// TRACE would show the VM's view of our headers to a script; CONNECT is no request for a gitspace.
 fn refuse_methods(method: &Method) -> Result<(), Rejection> {
     match *method {

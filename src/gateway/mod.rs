@@ -109,7 +109,6 @@ impl Worker {
         } else {
             "http/1.1"
         };
-        let form = Form::of(&request.headers, false);
         let mut client = Client::of(peer, &request.headers);
         let id = client.request_id.take();
         let id = id.unwrap_or_else(|| gateway.request_ids.next());
@@ -141,11 +140,11 @@ impl Worker {
             Err(Ended {
                 rejection,
                 form: known,
+                login,
             }) => {
-                let mut response = match &account {
-                    Some(account) => answer(&rejection, known.unwrap_or(form), account.id()),
-                    None => answer(&rejection, known.unwrap_or(form), ""),
-                };
+                let id = account.as_ref().map_or("", Account::id);
+                let form = known.unwrap_or_else(|| http::form(&request));
+                let mut response = answer(&rejection, form, id, login.as_deref());
                 if let Some(mut account) = account {
                     account.sent_own(response.body());
                     account.reject(&rejection);
@@ -173,7 +172,7 @@ impl Worker {
         let client = peer.client.ip();
         let mut account = Account::open(&gateway.sink, id, client, "http/1.1", (method, "".into()));
         let rejection = Rejection::from(refusal);
-        let mut response = answer(&rejection, Form::Problem, account.id());
+        let mut response = answer(&rejection, Form::Problem, account.id(), None);
         gateway.names.secure(&mut response, peer.secure);
         account.sent_own(response.body());
         account.reject(&rejection);
@@ -201,8 +200,9 @@ impl Worker {
         let transport = Transport::of(peer.secure, client.secure);
         let head = http::parse(request, &gateway.domains, transport)?;
         let in_form = |rejection| Ended {
-            rejection,
             form: Some(head.form),
+            login: gateway.login_hint(&rejection, &head),
+            rejection,
         };
         note(account, |account| account.host(&head.host));
         if peer
@@ -477,10 +477,11 @@ impl Gateway {
     }
 }
 
-/// A rejection, with the form of its answer once the head was understood.
+/// A rejection; once the head was understood, with the form of its answer and where a login may help.
 struct Ended {
     rejection: Rejection,
     form: Option<Form>,
+    login: Option<Box<str>>,
 }
 
 impl From<Rejection> for Ended {
@@ -488,6 +489,7 @@ impl From<Rejection> for Ended {
         Self {
             rejection,
             form: None,
+            login: None,
         }
     }
 }

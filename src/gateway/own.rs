@@ -25,6 +25,7 @@ use crate::api::{
 };
 
 const PREFIX: &str = "/_gitspace/";
+const LOGIN: &str = "/_gitspace/login";
 
 /// What the exchange of a ticket needs beside the keys: it runs away from the data path's threads.
 pub(crate) struct Exchanges {
@@ -104,10 +105,7 @@ fn over_https(head: &Head, port: u16, uri: &Uri) -> String {
 
 /// The login, told where to come back to.
 fn at_login(login: &str, head: &Head, target: &str, state: &str) -> String {
-    let port = head
-        .authority_port
-        .map_or_else(String::new, |port| format!(":{port}"));
-    let return_to = encode(&format!("https://{}{port}{target}", head.host));
+    let return_to = encode(&url(head, target));
     let separator = if login.contains('?') { '&' } else { '?' };
     format!("{login}{separator}return_to={return_to}&state={state}")
 }
@@ -228,6 +226,19 @@ impl Gateway {
         Ok(response)
     }
 
+    /// Whether a login may help: where there is one, on our hosts, and whether or not something is there.
+    fn offers_login(&self, rejection: &Rejection, head: &Head) -> bool {
+        !self.login_url.is_empty()
+            && rejection.status() == StatusCode::UNAUTHORIZED
+            && self.serves(head)
+    }
+
+    /// Where the person behind a refused request can log in.
+    pub(crate) fn login_hint(&self, rejection: &Rejection, head: &Head) -> Option<Box<str>> {
+        let offered = self.offers_login(rejection, head);
+        offered.then(|| url(head, LOGIN).into_boxed_str())
+    }
+
     /// A navigation of the whole window that needs a token goes to the login, where there is one.
     pub(crate) fn to_login(
         &self,
@@ -236,11 +247,7 @@ impl Gateway {
         parts: &Parts,
         now: SystemTime,
     ) -> Result<Response<Body>, Rejection> {
-        if self.login_url.is_empty()
-            || !head.top
-            || rejection.status() != StatusCode::UNAUTHORIZED
-            || !self.serves(head)
-        {
+        if !head.top || !self.offers_login(&rejection, head) {
             return Err(rejection);
         }
         let target = wanted(&parts.uri);
@@ -359,6 +366,15 @@ fn of_session(principal: &Principal) -> Option<Revocation> {
         by: Some(principal.name.as_ref().into()),
         reason: Some("logout".into()),
     })
+}
+
+/// A path and query of the request's host, as its browser has to ask for it.
+fn url(head: &Head, target: &str) -> String {
+    let host = &head.host;
+    match head.authority_port {
+        Some(port) => format!("https://{host}:{port}{target}"),
+        None => format!("https://{host}{target}"),
+    }
 }
 
 /// Whether a ticket's claims name this port of this gitspace.

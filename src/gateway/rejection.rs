@@ -1,10 +1,14 @@
 //! Why a request ended early: one enum for the whole path, and the only place that turns one into an answer.
 //!
-//! A rejection knows its status, its stable reason, whose fault it is and whether a retry can help. What it says to the
-//! client is a plain sentence; causes, addresses and token details stay in the log.
+//! A rejection knows its status, its stable reason and whose fault it is; `catalogue` has its texts, `answer` its forms. What it says
+//! to the client are plain sentences; causes, addresses and token details stay in the log.
 
 mod answer;
+mod catalogue;
+mod grpc;
 mod policy;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::time::Duration;
@@ -19,54 +23,40 @@ pub use upstream::{Break, Late};
 
 /// Why the gateway ended a request early.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", catalogue::of(self).title)]
 pub enum Rejection {
     /// The request itself is malformed or ambiguous.
-    #[error("the request is not acceptable: {0}")]
+    #[error("{title}: {0}", title = catalogue::of(self).title)]
     BadRequest(&'static str),
     /// The host is not served on this connection.
-    #[error("this host is not served here")]
     Misdirected,
     /// Its own `Via` came back.
-    #[error("the request has passed this gateway before")]
     Loop,
     /// No carrier held a token.
-    #[error("an access token is needed")]
     NoToken,
     /// The token was not accepted; the text says why and stays in the log.
-    #[error("the access token was not accepted")]
     InvalidToken(String),
     /// The token's time is over.
-    #[error("the access token has expired")]
     ExpiredToken,
     /// The token was revoked.
-    #[error("the access token was revoked")]
     RevokedToken,
     /// The ticket was exchanged before.
-    #[error("the ticket was used before; ask for a new one")]
     TicketUsed,
     /// The principal may use another port of the gitspace, and not this one.
-    #[error("not allowed")]
     NotAllowed,
     /// A cookie request from another origin.
-    #[error("the request comes from another origin")]
     OriginRefused,
     /// Unknown gitspace, or one this principal must not learn about.
-    #[error("no such gitspace")]
     NoSuchGitspace,
     /// The gitspace does not forward this port.
-    #[error("the gitspace does not forward this port")]
     PortClosed,
     /// Unknown path below `/_gitspace/`.
-    #[error("no such page")]
     NoSuchPage,
     /// A method that this resource does not have.
-    #[error("the method is not allowed here")]
     MethodNotAllowed,
     /// `Expect` asks for something that we do not know (RFC 9110 §10.1.1).
-    #[error("this expectation cannot be met; only 100-continue can")]
     ExpectationFailed,
     /// Too many requests.
-    #[error("too many requests")]
     RateLimited {
         /// Which limit.
         policy: Policy,
@@ -78,7 +68,6 @@ pub enum Rejection {
         retry_after: Duration,
     },
     /// Too many requests or streams at once.
-    #[error("too many streams at once")]
     TooManyStreams {
         /// Which limit.
         policy: Policy,
@@ -86,22 +75,16 @@ pub enum Rejection {
         limit: usize,
     },
     /// The request's head is larger than allowed.
-    #[error("the request's head is too large")]
     HeadTooLarge,
     /// The request's head did not come in time.
-    #[error("the request's head did not arrive in time")]
     HeadTimeout,
     /// A transfer coding that is not `chunked`.
-    #[error("this transfer coding is not supported")]
     NotImplemented,
     /// A version of HTTP that this listener does not speak.
-    #[error("this version of HTTP is not supported here")]
     VersionNotSupported,
     /// The gitspace could not be connected to.
-    #[error("the gitspace is not reachable")]
     Unreachable(#[source] std::io::Error),
     /// TLS with the gitspace failed: what it showed was not accepted, or it speaks something else.
-    #[error("the gitspace could not be reached securely")]
     Tls {
         /// Whether it was its certificate.
         certificate: bool,
@@ -110,37 +93,26 @@ pub enum Rejection {
         source: std::io::Error,
     },
     /// The gitspace has all the connections it may have.
-    #[error("too much is under way to this gitspace")]
     Crowded,
     /// The gitspace broke off or answered with something that is not HTTP.
-    #[error("the gitspace broke off")]
     Broke(Break, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The gitspace did not answer in time.
-    #[error("the gitspace did not answer in time")]
     Timeout(Late),
     /// The route led elsewhere while the request was under way.
-    #[error("the gitspace has moved")]
     TargetChanged,
     /// The gitspace is stopped.
-    #[error("the gitspace is stopped")]
     Stopped,
     /// The gitspace is starting.
-    #[error("the gitspace is starting")]
     Starting,
     /// This gateway is stopping.
-    #[error("this gateway is stopping")]
     ShuttingDown,
     /// All connections or requests at once are taken.
-    #[error("this gateway has too much to do")]
     Overloaded,
     /// The feed's lease ran out and `fail_mode` is `closed`.
-    #[error("this gateway has not heard from the control plane for too long")]
     ControlPlaneStale,
     /// The client's upload stalled or broke.
-    #[error("the request body did not arrive in time")]
     BodyTimeout,
     /// The client went away before the answer.
-    #[error("the client went away")]
     ClientGone,
 }
 

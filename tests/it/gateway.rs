@@ -7,6 +7,7 @@ mod access;
 mod access_log;
 mod account;
 mod admin;
+mod answers;
 mod attacks;
 mod balancers;
 mod bodies;

@@ -1,4 +1,4 @@
-// What both scripts share: arguments, Chromium, steps with screenshots, the checks on the connection.
+// What the scripts share (those of tests/pages too): arguments, Chromium, steps with screenshots, the checks on the connection.
 //
 // Not here: what is tested.
 
@@ -25,14 +25,11 @@ export function readArguments(names) {
   }
 }
 
-// Runs the test in a fresh browser whose connections to the URL's host go through a wire that can be cut.
-export async function test(names, body) {
-  const { positionals, shots, plain } = readArguments(names)
-  mkdirSync(shots, { recursive: true })
-  const url = new URL(positionals[0])
-  const wire = await through(url)
-  const browser = await chromium.launch({
+// Chromium that finds hosts by these rules and speaks to nobody else. HOME: where it looks for the authorities that it trusts.
+export function launch(rules, home = process.env.HOME) {
+  return chromium.launch({
     executablePath: CHROMIUM,
+    env: { ...process.env, HOME: home },
     args: [
       '--no-sandbox', // as root it has none
       '--disable-gpu',
@@ -41,9 +38,18 @@ export async function test(names, body) {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
-      `--host-resolver-rules=MAP ${url.hostname} 127.0.0.1:${wire.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
+      `--host-resolver-rules=${rules}`,
     ],
   })
+}
+
+// Runs the test in a fresh browser whose connections to the URL's host go through a wire that can be cut.
+export async function test(names, body) {
+  const { positionals, shots, plain } = readArguments(names)
+  mkdirSync(shots, { recursive: true })
+  const url = new URL(positionals[0])
+  const wire = await through(url)
+  const browser = await launch(`MAP ${url.hostname} 127.0.0.1:${wire.port}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`)
   const context = await browser.newContext({ viewport: { width: 1100, height: 680 }, colorScheme: 'dark' })
   context.setDefaultTimeout(PATIENCE)
   const page = await context.newPage()

@@ -235,5 +235,7 @@ async fn grpc_gets_its_own_status() {
         .await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["grpc-status"], "16");
-    assert_eq!(answer.headers()["grpc-message"], "no-token");
+    assert_eq!(answer.headers()["grpc-message"], "a sign-in is needed");
+    let status = answer.headers()["proxy-status"].to_str().unwrap();
+    assert!(status.ends_with("; details=\"no-token\""), "{status}");
 }
