@@ -36,7 +36,7 @@ browser-test: web ## the two browser tests: the built-in terminal, and code-serv
 	@mkdir -p $(LOGS)
 	@tests/browser/run.sh 2>&1 | tee $(LOGS)/browser-test.log
 
-pages: web ## every page of ours in Chromium; pictures in target/pages
+pages: web ## every page of ours, and the login in a window of its own, in Chromium; pictures in target/pages
 	@tests/pages/run.sh
 
 openid: web ## a real OpenID provider as issuer; ARGS="--down 600" keeps it down for ten minutes

@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod signed_in;
 
 use std::{borrow::Cow, fmt::Write, sync::Arc, time::SystemTime};
 
@@ -84,9 +85,11 @@ pub(crate) fn target(uri: &Uri) -> &str {
         .unwrap_or_default()
 }
 
-/// The page that somebody wanted who is sent to the login. Who goes to the login of itself comes back to the first page.
+/// The page that somebody wanted who is sent to the login. Who goes to the login of itself comes back to the first page, or to one
+/// that closes its window.
 fn wanted(uri: &Uri) -> Cow<'_, str> {
     match (path(uri.path()), target(uri)) {
+        (Some(_), _) if asks_for_popup(uri) => signed_in::PATH.into(),
         (Some(_), _) => "/".into(),
         // Of an absolute target with an empty path (RFC 9110 §4.2.3).
         (None, query) if query.starts_with('?') => format!("/{query}").into(),
@@ -327,7 +330,8 @@ impl Gateway {
             ("login", &Method::GET | &Method::HEAD) => {
                 self.to_login(Rejection::NoToken, head, parts, now)
             }
-            ("jwks.json" | "whoami" | "status" | "logout" | "login" | "visit", _) => {
+            ("signed-in", &Method::GET | &Method::HEAD) => identity.map(|_| signed_in::page()),
+            ("jwks.json" | "whoami" | "status" | "logout" | "login" | "visit" | "signed-in", _) => {
                 Err(Rejection::MethodNotAllowed)
             }
             _ => Err(Rejection::NoSuchPage),
@@ -375,6 +379,12 @@ fn url(head: &Head, target: &str) -> String {
         Some(port) => format!("https://{host}:{port}{target}"),
         None => format!("https://{host}{target}"),
     }
+}
+
+/// Whether a login shall end in the window in which it was begun.
+fn asks_for_popup(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').any(|parameter| parameter == "popup")
 }
 
 /// Whether a ticket's claims name this port of this gitspace.

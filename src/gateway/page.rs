@@ -122,7 +122,6 @@ impl Page {
     }
 
     /// A script of ours, run when the page is there. The page must be whole without it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no page has one yet"))]
     pub(crate) fn script(mut self, script: &'static str) -> Self {
         self.script = Some(script);
         self

@@ -42,6 +42,7 @@ mod overload;
 mod own_paths;
 mod paths;
 mod pool;
+mod popup;
 mod proxies;
 mod proxy;
 mod published_keys;
