@@ -180,7 +180,7 @@ async fn a_download_over_http2_is_slow_and_holds_no_other_stream_of_its_connecti
     let mut settings = gateway.setup.settings.clone();
     settings.config.limits.bytes_per_gitspace = ByteRate::Off;
     gateway.handle.reload(&settings).unwrap();
-    read(&mut body, LONG / 2).await;
+    soon("half of the rest", read(&mut body, LONG / 2)).await;
 }
 
 #[tokio::test]
@@ -203,6 +203,8 @@ async fn an_upload_is_slow_and_fast_once_it_may() {
         took_a_while(start);
         assert!(came.load(Ordering::Relaxed) < LONG as u64 / 2);
         turn(&gateway, ByteRate::Off);
+        let all = async || (came.load(Ordering::Relaxed) == LONG as u64).then_some(());
+        eventually("the rest", all).await;
     };
     let (answer, ()) = tokio::join!(upload, watch);
     assert_eq!(answer.text(), LONG.to_string());
@@ -229,6 +231,8 @@ async fn an_upload_over_http2_is_slow_and_fast_once_it_may() {
         took_a_while(start);
         assert!(came.load(Ordering::Relaxed) < LONG as u64 / 2);
         turn(&gateway, ByteRate::Off);
+        let all = async || (came.load(Ordering::Relaxed) == LONG as u64).then_some(());
+        eventually("the rest", all).await;
     };
     let (answer, ()) = tokio::join!(upload, watch);
     assert_eq!(answer, length);
