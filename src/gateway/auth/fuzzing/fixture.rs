@@ -162,6 +162,11 @@ impl Fixture {
             .map_or(&[], |(text, _)| text)
     }
 
+    /// Whether a text has the ticket in it.
+    pub(in crate::gateway) fn holds_ticket(&self, text: &str) -> bool {
+        text.contains(&*String::from_utf8_lossy(self.issued(Is::Ticket)))
+    }
+
     /// A target with a ticket in its query.
     pub(in crate::gateway) fn with_ticket(&self, target: &str, parameter: &str) -> Option<Uri> {
         let separator = if target.contains('?') { '&' } else { '?' };
