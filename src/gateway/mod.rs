@@ -413,13 +413,13 @@ impl Worker {
 impl Gateway {
     /// The route that claims the host, or the path of it, where the host is no gitspace's.
     fn claimed(&self, head: &Head, request: &Parts) -> Option<(Arc<Entry>, Port)> {
-        let claimed = matches!(head.destination, Destination::Host);
-        claimed
-            .then(|| {
+        match head.destination {
+            Destination::Host => {
                 let path = request.uri.path();
                 self.routes.find(&head.destination, &head.host, path)
-            })
-            .flatten()
+            }
+            Destination::Gitspace(..) => None,
+        }
     }
 
     /// Answers a preflight, which says nobody's name.

@@ -55,6 +55,16 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The one that a route claims.
+    pub(super) fn of(route: &Route) -> Option<Self> {
+        Some(Self {
+            host: Arc::clone(route.host.as_ref()?),
+            path: route.path.clone(),
+            prefix: route.prefix,
+            auth: route.auth,
+        })
+    }
+
     /// Whether both are the same part of the same host.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.host == other.host && self.path == other.path
@@ -176,17 +186,9 @@ impl Builder<'_> {
     fn place(&self) -> Result<Option<Box<Place>>, RouteError> {
         let route = self.route;
         let problem = match (&route.host, &route.path, route.auth) {
-            (Some(host), ..) => {
-                return Ok(Some(Box::new(Place {
-                    host: Arc::clone(host),
-                    path: route.path.clone(),
-                    prefix: route.prefix,
-                    auth: route.auth,
-                })));
-            }
-            (None, None, Auth::Gateway) => return Ok(None),
             (None, Some(_), _) => "it has a `path` without a `host`",
             (None, None, Auth::App) => "its `auth` is the app's, without a `host`",
+            _ => return Ok(Place::of(route).map(Box::new)),
         };
         Err(RouteError::Invalid {
             gitspace: route.gitspace.clone(),

@@ -154,32 +154,7 @@ impl Table {
 
     /// Makes `routes` all that `source` has. Everything is checked before anything changes.
     pub(crate) fn replace(&self, source: Source, routes: &[Route]) -> Result<(), RouteError> {
-        let mut places: HashMap<_, &GitspaceId> = HashMap::new();
-        for route in routes {
-            let entry = self.entry(source, route, None)?;
-            let other_source = |gitspace: &GitspaceId| {
-                let owner = self.gitspaces.get(gitspace).map(|entry| entry.source);
-                owner.filter(|owner| *owner != source)
-            };
-            if let Some(owner) = other_source(&route.gitspace) {
-                return Err(RouteError::OtherSource {
-                    gitspace: route.gitspace.clone(),
-                    owner,
-                });
-            }
-            let Some(place) = entry.place else {
-                continue;
-            };
-            let owner = self
-                .hosts
-                .owner(&place)
-                .filter(|owner| owner != &route.gitspace && other_source(owner).is_some());
-            let twin = places.insert((place.host.clone(), place.path.clone()), &route.gitspace);
-            let twin = twin.filter(|twin| **twin != route.gitspace).cloned();
-            if let Some(owner) = owner.or(twin) {
-                return Err(RouteError::taken(&place, owner));
-            }
-        }
+        self.check(source, routes)?;
         self.retain(source, routes);
         self.give_way(source, routes);
         for route in routes {
@@ -188,17 +163,45 @@ impl Table {
         Ok(())
     }
 
+    /// Whether `routes` may be all that `source` has.
+    fn check(&self, source: Source, routes: &[Route]) -> Result<(), RouteError> {
+        let mut places = HashMap::new();
+        for route in routes {
+            let entry = self.entry(source, route, None)?;
+            if let Some(owner) = self.other_source(source, &route.gitspace) {
+                return Err(RouteError::OtherSource {
+                    gitspace: route.gitspace.clone(),
+                    owner,
+                });
+            }
+            let Some(place) = entry.place else {
+                continue;
+            };
+            let owner = self.hosts.owner(&place);
+            let owner = owner.filter(|owner| self.other_source(source, owner).is_some());
+            let twin = places.insert(place.to_string(), &route.gitspace);
+            let twin = twin.filter(|twin| **twin != route.gitspace).cloned();
+            if let Some(owner) = owner.or(twin) {
+                return Err(RouteError::taken(&place, owner));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose a gitspace's route is, if not this source's.
+    fn other_source(&self, source: Source, gitspace: &GitspaceId) -> Option<Source> {
+        let owner = self.gitspaces.get(gitspace).map(|entry| entry.source);
+        owner.filter(|owner| *owner != source)
+    }
+
     /// Lets go of the places that routes of `source` are about to leave: another one may be about to take them.
     fn give_way(&self, source: Source, routes: &[Route]) {
         for route in routes {
             let old = self.gitspaces.get(&route.gitspace);
             let old = old.filter(|entry| entry.source == source);
-            let place = old.and_then(|entry| entry.place.clone());
-            let stays = |place: &Place| {
-                (Some(&place.host), place.path.as_ref())
-                    == (route.host.as_ref(), route.path.as_ref())
-            };
-            if let Some(place) = place.filter(|place| !stays(place)) {
+            let left = old.and_then(|entry| entry.place.clone());
+            let stays = |place: &Place| Place::of(route).is_some_and(|next| next.is(place));
+            if let Some(place) = left.filter(|place| !stays(place)) {
                 self.hosts.release(&place, &route.gitspace);
             }
         }
