@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test pages openid ide wire fuzz bench load instructions lint
+.PHONY: help demo web test cargo-test browser-test pages openid ide wire fuzz bench load instructions refusals lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ load: ## CPU per request beside HAProxy, nginx and Envoy, about ten minutes; wri
 
 instructions: ## user instructions per request (callgrind), against their budget
 	@.ci/instructions
+
+refusals: ## whether refusals that must look alike do: bytes and instructions (callgrind)
+	@.ci/refusals
 
 lint: ## format, clippy, dependency rules
 	@.ci/format

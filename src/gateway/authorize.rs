@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 
 use crate::api::{
+    GitspaceId,
     access::{Port, Visibility},
     route::RouteState,
 };
@@ -15,6 +16,7 @@ use crate::api::{
 use super::{
     auth::Principal,
     http::{Destination, Head},
+    named,
     rejection::Rejection,
     route::{Endpoint, Entry},
     share::Grants,
@@ -53,7 +55,13 @@ pub(crate) fn authorize<'e>(
     let Some((entry, port)) = found else {
         return Err(match who {
             Who::Anonymous(rejection) => rejection,
-            Who::Principal { .. } => Rejection::NoSuchGitspace,
+            Who::Principal { principal, .. } => {
+                known(principal, head, None, grants);
+                match principal.share {
+                    Some(_) => Rejection::RevokedToken,
+                    None => Rejection::NoSuchGitspace,
+                }
+            }
         });
     };
     let endpoint = entry.endpoint(*port);
@@ -73,7 +81,7 @@ pub(crate) fn authorize<'e>(
     let Some((endpoint, share)) =
         endpoint.and_then(|endpoint| Some((endpoint, may(principal, entry, endpoint, grants)?)))
     else {
-        return Err(refusal(principal, entry, endpoint, grants));
+        return Err(refusal(principal, head, entry, endpoint, grants));
     };
     check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
     check_state(entry)?;
@@ -87,18 +95,18 @@ pub(crate) fn authorize<'e>(
 /// Why a principal may not use a port, as far as it may know.
 fn refusal(
     principal: &Principal,
+    head: &Head,
     entry: &Entry,
     endpoint: Option<&Endpoint>,
     grants: &Grants<'_>,
 ) -> Rejection {
-    // A visitor knew of one port, and of nothing else.
-    if principal.share.is_some() {
-        return Rejection::RevokedToken;
-    }
-    match (may_know(principal, entry, grants), endpoint) {
-        (false, _) => Rejection::NoSuchGitspace,
-        (true, None) => Rejection::PortClosed,
-        (true, Some(_)) => Rejection::NotAllowed,
+    let known = known(principal, head, Some(entry), grants);
+    match (&principal.share, known, endpoint) {
+        // A visitor knew of one port, and of nothing else.
+        (Some(_), ..) => Rejection::RevokedToken,
+        (None, None, _) => Rejection::NoSuchGitspace,
+        (None, Some(_), None) => Rejection::PortClosed,
+        (None, Some(_), Some(_)) => Rejection::NotAllowed,
     }
 }
 
@@ -120,11 +128,39 @@ impl Right {
 }
 
 /// Whether the token is restricted to other gitspaces.
-fn within_claims(principal: &Principal, entry: &Entry) -> bool {
+fn within_claims(principal: &Principal, gitspace: &GitspaceId) -> bool {
     principal
         .gitspaces
         .as_ref()
-        .is_none_or(|gitspaces| gitspaces.contains(&entry.gitspace))
+        .is_none_or(|gitspaces| gitspaces.contains(gitspace))
+}
+
+/// What a principal is to a gitspace: found out once, not for each port, so that it costs the same for a gitspace with many.
+struct Standing {
+    /// The owner, or named by the route or by the token.
+    named: bool,
+    /// Of its organization.
+    member: bool,
+}
+
+impl Standing {
+    fn of(principal: &Principal, entry: &Entry) -> Self {
+        Self {
+            named: entry.owner.as_ref() == Some(&principal.name)
+                || entry.allows(&principal.name)
+                || (principal.grants && principal.gitspaces.is_some()),
+            // A static route without an organization is open to every principal.
+            member: entry.org.is_none() || entry.org == principal.org,
+        }
+    }
+
+    fn opens(&self, visibility: Visibility) -> bool {
+        match visibility {
+            Visibility::Public => true,
+            Visibility::Private => self.named,
+            Visibility::Organization => self.named || self.member,
+        }
+    }
 }
 
 /// What lets a principal use a port of a gitspace, unless its claims exclude it.
@@ -136,27 +172,15 @@ fn may(
 ) -> Option<Right> {
     let ports = principal.ports.as_ref();
     let excluded = ports.is_some_and(|ports| !ports.contains(&endpoint.port));
-    if excluded || !within_claims(principal, entry) {
+    if excluded || !within_claims(principal, &entry.gitspace) {
         return None;
     }
-    if principal.share.is_none() && has_right(principal, entry, endpoint) {
+    let standing = Standing::of(principal, entry);
+    if principal.share.is_none() && standing.opens(endpoint.visibility) {
         return Some(Right::Own);
     }
     let share = grants.grant(principal, entry, endpoint.port)?;
     Some(Right::Share(share))
-}
-
-/// Whether it needs no share.
-fn has_right(principal: &Principal, entry: &Entry, endpoint: &Endpoint) -> bool {
-    let named = entry.owner.as_ref() == Some(&principal.name)
-        || entry.allow.contains(&principal.name)
-        || (principal.grants && principal.gitspaces.is_some());
-    match endpoint.visibility {
-        Visibility::Public => true,
-        Visibility::Private => named,
-        // A static route without an organization is open to every principal.
-        Visibility::Organization => named || entry.org.is_none() || entry.org == principal.org,
-    }
 }
 
 /// Siblings under one domain are same-site, so SameSite does not keep one gitspace's page from using another's cookie: unsafe
@@ -209,7 +233,7 @@ pub(crate) fn belongs(
     let Ok(origin) = origin.to_str() else {
         return false;
     };
-    if endpoint.is_some_and(|endpoint| endpoint.cors.iter().any(|allowed| **allowed == *origin)) {
+    if endpoint.is_some_and(|endpoint| endpoint.names_origin(origin)) {
         return true;
     }
     let scheme = if secure { "https://" } else { "http" };
@@ -235,18 +259,35 @@ fn check_state(entry: &Entry) -> Result<(), Rejection> {
     }
 }
 
-/// Whether a principal may use any port of a gitspace, and so may know of it.
-pub(crate) fn may_know(principal: &Principal, entry: &Entry, grants: &Grants<'_>) -> bool {
-    within_claims(principal, entry)
-        && (may_any(principal, entry) || grants.any(principal, &entry.gitspace, Some(entry)))
+/// The gitspace, if the principal may use any port of it, and so may know of it. The look is as long where there is none: it grows with
+/// the sender's own claims, and not with what a gitspace has.
+pub(crate) fn known<'e>(
+    principal: &Principal,
+    head: &Head,
+    found: Option<&'e Entry>,
+    grants: &Grants<'_>,
+) -> Option<&'e Entry> {
+    let asked = named(head).map(|(gitspace, _)| gitspace);
+    let gitspace = found.map(|entry| &entry.gitspace).or(asked);
+    let within = gitspace.is_none_or(|gitspace| within_claims(principal, gitspace));
+    let by_share = gitspace.is_some_and(|gitspace| grants.any(principal, gitspace, found));
+    // They are asked in vain where there is no gitspace, and must be asked all the same.
+    let (within, by_share) = std::hint::black_box((within, by_share));
+    found.filter(|entry| within && (may_any(principal, entry) || by_share))
 }
 
 /// Whether it may use any port without a share.
 fn may_any(principal: &Principal, entry: &Entry) -> bool {
-    let ports = principal.ports.as_ref();
-    let mut usable = entry
-        .endpoints
-        .iter()
-        .filter(|endpoint| ports.is_none_or(|ports| ports.contains(&endpoint.port)));
-    principal.share.is_none() && usable.any(|endpoint| has_right(principal, entry, endpoint))
+    let standing = Standing::of(principal, entry);
+    let any = match &principal.ports {
+        None => {
+            let mut visibilities = entry.visibilities.iter();
+            visibilities.any(|visibility| standing.opens(*visibility))
+        }
+        Some(ports) => {
+            let mut endpoints = ports.iter().filter_map(|port| entry.endpoint(*port));
+            endpoints.any(|endpoint| standing.opens(endpoint.visibility))
+        }
+    };
+    principal.share.is_none() && any
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, re
 use super::{
     Gateway, Rejection,
     auth::{Authenticator, Link, Principal, Ticket, TokenError},
-    authorize::{may_know, sole_origin},
+    authorize::{known, sole_origin},
     forward::Body,
     http::{Destination, Head},
     limit::Network,
@@ -316,9 +316,8 @@ impl Gateway {
             ("status", &Method::GET | &Method::HEAD) => {
                 let (principal, _) = identity?;
                 // As everywhere: who may not use it does not learn that it exists.
-                let entry = found
-                    .map(|(entry, _)| entry)
-                    .filter(|entry| may_know(&principal, entry, &self.grants(now)))
+                let found = found.map(|(entry, _)| &**entry);
+                let entry = known(&principal, head, found, &self.grants(now))
                     .ok_or(Rejection::NoSuchGitspace)?;
                 let answer =
                     serde_json::json!({ "gitspace": entry.gitspace, "state": entry.state });

@@ -31,14 +31,16 @@ pub struct Entry {
     pub(crate) owner: Option<Arc<str>>,
     /// Its organization.
     pub(crate) org: Option<Arc<str>>,
-    /// Who else may use private ports.
-    pub(crate) allow: Box<[Arc<str>]>,
+    /// Who else may use private ports, in order.
+    pub(super) allow: Box<[Arc<str>]>,
     /// Who may use single ports for a time, by for whom it is.
     pub(crate) shares: HashMap<Audience, Box<[Share]>>,
     /// What it claims beside its gitspace's hosts.
     pub(crate) place: Option<Box<Place>>,
-    /// Its ports: few, so a list.
+    /// Its ports, in their order.
     pub(crate) endpoints: Box<[Endpoint]>,
+    /// The visibilities that its ports have, each once.
+    pub(crate) visibilities: Box<[Visibility]>,
 }
 
 /// A host that a route claims, or a path of one.
@@ -87,8 +89,8 @@ pub(crate) struct Endpoint {
     pub(crate) visibility: Visibility,
     /// Which Host it gets.
     pub(crate) host_header: HostHeader,
-    /// Origins allowed beside the gitspace's own.
-    pub(crate) cors: Box<[Box<str>]>,
+    /// Origins allowed beside the gitspace's own, in order.
+    cors: Box<[Box<str>]>,
     /// Where it is.
     pub(crate) target: Arc<Target>,
 }
@@ -106,9 +108,21 @@ impl Entry {
         place.is_some_and(|place| place.auth == Auth::App)
     }
 
+    // Who is refused must not tell by the time how much there is to look through, so all of it is in order.
+
     /// The port, if the route lists it.
     pub(crate) fn endpoint(&self, port: Port) -> Option<&Endpoint> {
-        self.endpoints.iter().find(|endpoint| endpoint.port == port)
+        let found = self
+            .endpoints
+            .binary_search_by_key(&place(port), |endpoint| place(endpoint.port));
+        found.ok().map(|at| &self.endpoints[at])
+    }
+
+    /// Whether the route names a principal beside its owner.
+    pub(crate) fn allows(&self, name: &str) -> bool {
+        self.allow
+            .binary_search_by(|known| (**known).cmp(name))
+            .is_ok()
     }
 
     /// Ends the connections and streams of every port.
@@ -120,6 +134,13 @@ impl Entry {
 }
 
 impl Endpoint {
+    /// Whether an origin is allowed beside the gitspace's own.
+    pub(crate) fn names_origin(&self, origin: &str) -> bool {
+        self.cors
+            .binary_search_by(|known| (**known).cmp(origin))
+            .is_ok()
+    }
+
     pub(super) fn copy(&self) -> Self {
         Self {
             port: self.port,
@@ -148,11 +169,12 @@ impl Builder<'_> {
             .ports
             .iter()
             .map(|(number, port)| (Port::App(*number), port));
-        let endpoints = ide
+        let mut endpoints: Box<[Endpoint]> = ide
             .into_iter()
             .chain(apps)
             .map(|(name, port)| self.endpoint(name, port))
             .collect::<Result<_, _>>()?;
+        endpoints.sort_by_key(|endpoint| place(endpoint.port));
         Ok(Entry {
             gitspace: route.gitspace.clone(),
             generation: route.generation,
@@ -160,7 +182,8 @@ impl Builder<'_> {
             state: route.state,
             owner: route.owner.clone(),
             org: route.org.clone(),
-            allow: route.allow.clone().into(),
+            allow: in_order(route.allow.iter().cloned()),
+            visibilities: visibilities(&endpoints),
             shares: self.shares()?,
             place: self.place()?,
             endpoints,
@@ -229,11 +252,7 @@ impl Builder<'_> {
                 _ => of.visibility,
             },
             host_header: of.host_header,
-            cors: of
-                .cors
-                .iter()
-                .map(|origin| origin.as_str().into())
-                .collect(),
+            cors: in_order(of.cors.iter().map(|origin| origin.as_str().into())),
             target,
         })
     }
@@ -283,6 +302,34 @@ impl Builder<'_> {
             (None, None) => Err(invalid("it is running and has no address".into())),
         }
     }
+}
+
+/// A port's place among others.
+fn place(port: Port) -> u32 {
+    match port {
+        Port::Ide => 0,
+        Port::App(number) => number.into(),
+        Port::Ssh => u32::MAX,
+    }
+}
+
+fn in_order<T: Ord>(texts: impl Iterator<Item = T>) -> Box<[T]> {
+    let mut texts: Vec<T> = texts.collect();
+    texts.sort_unstable();
+    texts.into()
+}
+
+fn visibilities(endpoints: &[Endpoint]) -> Box<[Visibility]> {
+    let all = [
+        Visibility::Private,
+        Visibility::Organization,
+        Visibility::Public,
+    ];
+    let there = |wanted: &Visibility| {
+        let mut ports = endpoints.iter();
+        ports.any(|endpoint| endpoint.visibility == *wanted)
+    };
+    all.into_iter().filter(there).collect()
 }
 
 /// Whether a text holds a PEM certificate that can be read, and none that cannot.

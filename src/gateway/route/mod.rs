@@ -234,6 +234,7 @@ impl Table {
                     shares: entry.shares.clone(),
                     place: entry.place.clone(),
                     endpoints: entry.endpoints.iter().map(Endpoint::copy).collect(),
+                    visibilities: entry.visibilities.clone(),
                 })
             });
         }

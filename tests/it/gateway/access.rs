@@ -89,6 +89,36 @@ async fn a_token_for_some_ports_opens_only_those() {
 }
 
 #[tokio::test]
+async fn whom_its_token_restricts_to_ports_knows_a_gitspace_by_those_alone() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let issuer = &gateway.setup.issuer;
+    let with = |claims: Value| issuer.token_with("bob", claims);
+    for (claims, expected) in [
+        // It has a public port, but not for this token.
+        (json!({ "ports": [3000] }), (404, "no-such-gitspace")),
+        (
+            json!({ "ports": ["ide", 3000, 6000] }),
+            (404, "no-such-gitspace"),
+        ),
+        (json!({ "ports": [5000] }), (404, "no-such-gitspace")),
+        (json!({ "ports": [3000, 4000] }), (403, "not-allowed")),
+        (
+            json!({ "ports": [5000], "org": "acme" }),
+            (403, "not-allowed"),
+        ),
+        (
+            json!({ "gitspace": "other-a1b2c3" }),
+            (404, "no-such-gitspace"),
+        ),
+        (json!({ "ports": [] }), (404, "no-such-gitspace")),
+    ] {
+        let found = ask(&gateway, 0, Some(&with(claims.clone()))).await;
+        assert_eq!(found, (expected.0, expected.1.to_owned()), "{claims}");
+    }
+}
+
+#[tokio::test]
 async fn a_claim_grants_access_only_from_an_issuer_that_may_grant() {
     let upstream = Upstream::echo().await;
     for grants in [false, true] {
