@@ -243,7 +243,6 @@ async fn a_link_with_somebody_elses_session_or_login_sets_no_cookie() {
         format!("/?__Host-gitspace={value}"),
         format!("/?cookie={session}"),
         format!("/?session={value}&sid={value}"),
-        format!("/;__Host-gitspace={value}"),
         format!("/_gitspace/login?session={value}"),
         format!("/_gitspace/login?ticket={second}"),
         format!("/_gitspace/login?state={state}"),
