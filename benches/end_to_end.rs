@@ -83,7 +83,10 @@ fn settings(folder: &Path, secret: &Path, http: SocketAddr, echo: SocketAddr) ->
         routes: vec![route],
         state_dir: folder.into(),
         admin_token: Secret::new("bench"),
+        chp_token: None,
         control_plane: None,
+        sockets: Default::default(),
+        elsewhere: None,
         reload: None,
     }
 }

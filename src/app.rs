@@ -8,6 +8,7 @@ mod browser;
 pub mod client;
 pub mod demo;
 mod error;
+pub mod handover;
 mod join;
 mod name;
 mod role;
@@ -15,7 +16,10 @@ pub mod state;
 
 use std::path::{Path, PathBuf};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use browser::open as open_browser;
@@ -27,6 +31,12 @@ use crate::{
     gateway,
     telemetry::Chain,
 };
+use handover::{
+    Asked,
+    control::{self, Question},
+    systemd,
+    takeover::TakeOver,
+};
 use role::Role;
 use state::StateDir;
 
@@ -35,6 +45,8 @@ use state::StateDir;
 pub struct Places {
     /// The gateway, as users reach it: `https://gitspaces.localhost:8443`.
     pub gateway: Option<String>,
+    /// Its admin API: `http://127.0.0.1:8181`.
+    pub admin: Option<String>,
     /// The control plane: `http://127.0.0.1:8182`.
     pub control_plane: Option<String>,
     /// The runner.
@@ -48,27 +60,72 @@ pub struct Running {
     /// In the order in which they drain.
     roles: Vec<Role>,
     places: Places,
+    /// Roles that have not begun: another process still has them.
+    rest: Vec<Box<dyn FnOnce() -> Role + Send>>,
     gateway: Option<gateway::Handle>,
-    reloads: tokio::sync::mpsc::Receiver<gateway::ReloadRequest>,
+    reloads: mpsc::Receiver<gateway::ReloadRequest>,
+    elsewhere: mpsc::Receiver<gateway::Elsewhere>,
+    /// All that listens here.
+    sockets: gateway::Sockets,
     state: StateDir,
 }
 
-/// Runs what `config` describes until `stop`, then drains. `path` is read again on reload.
+/// Runs what `config` describes until `stop`, then drains. `path` is read again on reload. With `taken`, in the place of another process.
 pub async fn run(
     config: Config,
     path: Option<PathBuf>,
     stop: CancellationToken,
+    taken: Option<TakeOver>,
 ) -> Result<(), AppError> {
-    let mut running = start(&config).await?;
-    let served = running.serve(path.as_deref(), &stop).await;
-    tracing::info!("stopping: streams may go on until the drain deadline");
+    let link = taken.as_ref().map(|taken| taken.link.clone());
+    let mut running = match taken {
+        None => {
+            let given = systemd::sockets().map_err(|source| AppError::System {
+                action: "use the sockets that the system gave",
+                source,
+            })?;
+            let origin = join::Origin {
+                sockets: gateway::Sockets::given(given),
+                lock: None,
+            };
+            let mut running = join::start(&config, origin).await?;
+            running.start_rest();
+            running
+        }
+        Some(TakeOver {
+            link,
+            sockets,
+            lock,
+        }) => {
+            let lock = Some(lock);
+            let mut running = join::start(&config, join::Origin { sockets, lock }).await?;
+            running.take_over(&link, &stop).await?;
+            running
+        }
+    };
+    let (ask, questions) = mpsc::channel(1);
+    let socket = control::serve(running.state.path(), running.gateway.clone(), ask);
+    let socket = socket.map_err(|source| AppError::System {
+        action: "listen on the control socket in `state_dir`",
+        source,
+    })?;
+    if let Some(link) = link {
+        link.serves();
+    }
+    systemd::ready();
+    let served = running
+        .serve_and_answer(path.as_deref(), &stop, questions)
+        .await;
     let drained = running.drain().await;
+    socket.close().await;
     served.and(drained)
 }
 
 /// Binds every address, then starts the chosen roles.
 pub async fn start(config: &Config) -> Result<Running, AppError> {
-    join::start(config).await
+    let mut running = join::start(config, join::Origin::default()).await?;
+    running.start_rest();
+    Ok(running)
 }
 
 impl Running {
@@ -82,11 +139,28 @@ impl Running {
         &self.state
     }
 
+    /// Starts the roles that had to wait.
+    fn start_rest(&mut self) {
+        let rest = std::mem::take(&mut self.rest);
+        self.roles.extend(rest.into_iter().map(|start| start()));
+    }
+
     /// Returns when stopped, or when a role ends by itself. Reloads in between.
     pub async fn serve(
         &mut self,
         path: Option<&Path>,
         stop: &CancellationToken,
+    ) -> Result<(), AppError> {
+        let (_nobody_asks, questions) = mpsc::channel(1);
+        self.serve_and_answer(path, stop, questions).await
+    }
+
+    /// The same, and lets another process take over when it is asked to; then it returns when nothing is left here.
+    async fn serve_and_answer(
+        &mut self,
+        path: Option<&Path>,
+        stop: &CancellationToken,
+        mut questions: mpsc::Receiver<Question>,
     ) -> Result<(), AppError> {
         let mut hangups = signal(SignalKind::hangup()).map_err(|source| AppError::System {
             action: "listen for SIGHUP",
@@ -94,7 +168,11 @@ impl Running {
         })?;
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    systemd::stopping();
+                    tracing::info!("stopping: streams may go on until the drain deadline");
+                    return Ok(());
+                }
                 error = role::first_end(&mut self.roles) => return Err(error),
                 Some(_) = hangups.recv() => {
                     // Told by the log alone: nobody waits for an answer.
@@ -105,15 +183,32 @@ impl Running {
                     // Whoever asked may be gone.
                     let _ = answer.send(outcome);
                 }
+                Some(asked) = self.elsewhere.recv() => {
+                    tokio::spawn(handover::elsewhere(self.state.path().to_owned(), asked));
+                }
+                Some(question) = questions.recv() => {
+                    if self.asked(question, path, stop).await {
+                        return self.outlive(path, stop, questions).await;
+                    }
+                }
             }
         }
     }
 
     /// Reads the configuration again and gives the gateway its part. A mistake changes nothing.
     async fn reload(&self, path: Option<&Path>) -> Result<(), String> {
+        systemd::reloading();
         let outcome = self.try_reload(path).await;
+        systemd::ready();
         match &outcome {
-            Ok(()) => tracing::info!("configuration reloaded"),
+            Ok(()) => {
+                tracing::info!("configuration reloaded");
+                let folder = self.state.path().to_owned();
+                // What is left of earlier processes goes by the same configuration.
+                tokio::spawn(
+                    async move { control::ask_others(&folder, &Asked::Reload).await.len() },
+                );
+            }
             Err(problem) => {
                 tracing::error!("configuration not reloaded, the old one holds: {problem}")
             }

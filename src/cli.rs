@@ -9,8 +9,10 @@ mod gitspace;
 mod keys;
 mod output;
 mod run;
+mod session;
 mod signals;
 mod token;
+mod upgrade;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -50,6 +52,10 @@ enum Command {
     Demo(demo::Args),
     /// Make and use gitspaces
     Gitspace(gitspace::Args),
+    /// Let another program take the place of the running one, without an end of any connection
+    Upgrade(upgrade::Args),
+    /// See who is connected to a gateway, and end connections
+    Session(session::Args),
     /// Make and read access tokens
     Token(token::Args),
     /// Rotate the keys that seal sessions and links and sign assertions
@@ -76,6 +82,8 @@ impl Arguments {
             Command::Check(_)
             | Command::Demo(_)
             | Command::Gitspace(_)
+            | Command::Session(_)
+            | Command::Upgrade(_)
             | Command::Token(_)
             | Command::Keys(_) => "warn",
         }
@@ -88,6 +96,8 @@ impl Arguments {
             Command::Check(arguments) => check::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Gitspace(arguments) => gitspace::run(arguments).await,
+            Command::Session(arguments) => session::run(arguments).await,
+            Command::Upgrade(arguments) => upgrade::run(arguments).await,
             Command::Agent(arguments) => agent::run(arguments).await.map_err(Failure::system),
             Command::Token(arguments) => token::run(arguments),
             Command::Keys(arguments) => keys::run(arguments),

@@ -2,17 +2,23 @@
 //!
 //! Only for an agent that has a process of its own: everything below it then belongs to the instance.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal,
     set_child_subreaper, waitpid,
 };
 
+use super::typing::Typing;
+
 const KILL_ROUNDS: usize = 100;
 const KILL_PAUSE: Duration = Duration::from_millis(10);
-/// How often adopted processes that have ended are looked for.
-const REAP_EVERY: Duration = Duration::from_secs(5);
+/// How often all of them are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Makes this process the parent of every descendant that loses its own.
 pub(super) fn adopt() -> std::io::Result<()> {
@@ -30,20 +36,24 @@ pub(super) async fn end_all() {
     tracing::warn!("processes of the instance cannot be ended");
 }
 
-/// Takes the end of adopted processes note of, for ever; nobody else would.
-pub(super) async fn reap() {
+/// Looks after them, for ever: takes note of the end of those that were adopted, which nobody else would, and of what is typed into
+/// their terminals.
+pub(super) async fn look_after(typing: Arc<Typing>) {
     let mut before = HashSet::new();
     loop {
-        tokio::time::sleep(REAP_EVERY).await;
-        let reaped = tokio::task::spawn_blocking(move || {
-            let zombies = zombies();
+        tokio::time::sleep(LOOK_EVERY).await;
+        let typing = Arc::clone(&typing);
+        let looked = tokio::task::spawn_blocking(move || {
+            let all = processes();
+            typing.look(&terminals_below(&all, own_pid()), SystemTime::now());
+            let zombies = zombies(&all);
             // A child of our own is reaped by who started it, at once: one that is still here the next time was adopted.
             for pid in zombies.intersection(&before) {
                 let _ = Pid::from_raw(*pid).map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
             }
             zombies
         });
-        before = reaped.await.unwrap_or_default();
+        before = looked.await.unwrap_or_default();
     }
 }
 
@@ -53,13 +63,15 @@ struct Process {
     pid: i32,
     parent: i32,
     zombie: bool,
+    /// The device number of its terminal; 0: it has none.
+    terminal: u64,
     /// When it started; with the pid, it names a process for good.
     started: u64,
 }
 
 /// Kills what is there now, and says how much that was.
 fn kill_all() -> usize {
-    let below = below(&processes(), getpid().as_raw_nonzero().get());
+    let below = below(&processes(), own_pid());
     for found in &below {
         kill(*found);
     }
@@ -97,9 +109,23 @@ fn below(all: &[Process], root: i32) -> Vec<Process> {
     }
 }
 
-fn zombies() -> HashSet<i32> {
-    let us = getpid().as_raw_nonzero().get();
-    let all = processes();
+fn own_pid() -> i32 {
+    getpid().as_raw_nonzero().get()
+}
+
+/// The terminals of the descendants of `root`, but not the one that `root` itself was started from: others type there.
+fn terminals_below(all: &[Process], root: i32) -> HashSet<u64> {
+    let root_is = all.iter().find(|process| process.pid == root);
+    let not_ours = [0, root_is.map_or(0, |root| root.terminal)];
+    let terminals = below(all, root).into_iter();
+    terminals
+        .map(|process| process.terminal)
+        .filter(|terminal| !not_ours.contains(terminal))
+        .collect()
+}
+
+fn zombies(all: &[Process]) -> HashSet<i32> {
+    let us = own_pid();
     let ended = all
         .iter()
         .filter(|process| process.parent == us && process.zombie);
@@ -122,16 +148,19 @@ fn process(pid: i32) -> Option<Process> {
     )
 }
 
-/// proc(5): state and parent stand after the name in parentheses, which may hold anything.
+/// proc(5): state, parent and terminal stand after the name in parentheses, which may hold anything.
 fn parse(pid: i32, stat: &str) -> Option<Process> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
+    // A device number of 32 bits, written with a sign.
+    let terminal: i32 = fields.nth(2)?.parse().ok()?;
+    let started = fields.nth(14)?.parse().ok()?;
     Some(Process {
         pid,
         parent,
         zombie: matches!(state, "Z" | "X"),
+        terminal: u64::from(terminal.cast_unsigned()),
         started,
     })
 }
@@ -145,6 +174,7 @@ mod tests {
             pid,
             parent,
             zombie: pid == 12,
+            terminal: 0,
             started: 0,
         }
     }
@@ -165,9 +195,27 @@ mod tests {
     }
 
     #[test]
+    fn terminals_of_processes_below_are_ours_and_the_one_we_were_started_from_is_not() {
+        let on = |terminal, process| Process {
+            terminal,
+            ..process
+        };
+        let all = [
+            on(34816, at(10, 1)),
+            on(34816, at(11, 10)),
+            on(34817, at(13, 11)),
+            at(14, 11),
+            on(34818, at(20, 1)),
+        ];
+        assert_eq!(terminals_below(&all, 10), [34817].into());
+        assert_eq!(terminals_below(&all, 20), [].into());
+    }
+
+    #[test]
     fn a_name_in_parentheses_confuses_nobody() {
-        let stat = "7 (a) S 1) Z 5 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
+        let stat = "7 (a) S 1) Z 5 7 7 34817 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
         let found = parse(7, stat).unwrap();
+        assert_eq!(found.terminal, 34817);
         assert_eq!((found.parent, found.zombie, found.started), (5, true, 4711));
         let us = process(getpid().as_raw_nonzero().get()).unwrap();
         assert!(!us.zombie && us.started > 0);

@@ -12,6 +12,7 @@ mod program;
 mod repository;
 mod service;
 pub mod terminal;
+mod typing;
 
 pub use command::{Args, run};
 pub use service::{Settings, serve};

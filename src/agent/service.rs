@@ -5,7 +5,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -26,6 +26,7 @@ use super::{
     logs::Log,
     program::Program,
     repository::Clone as CloneRepository,
+    typing::Typing,
 };
 use crate::api::{
     Secret,
@@ -48,7 +49,8 @@ pub struct Settings {
     pub clone_within: Duration,
     /// How long an IDE may take to answer.
     pub ide_within: Duration,
-    /// Whether this process is nothing but the agent: then a stop ends everything below it, whoever started it.
+    /// Whether this process is nothing but the agent: then everything below it is the instance's, whoever started it. A stop ends
+    /// it, and what is typed into its terminals is told.
     pub alone: bool,
 }
 
@@ -69,6 +71,7 @@ impl Settings {
 struct Agent {
     settings: Settings,
     log: Arc<Log>,
+    typing: Arc<Typing>,
     /// Held while starting and stopping: they do not overlap.
     running: Mutex<Option<Up>>,
     /// Cuts the start short that is under way.
@@ -92,10 +95,14 @@ pub async fn serve(
     settings: Settings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let reaper = settings.alone.then(|| tokio::spawn(descendants::reap()));
+    let typing = Arc::<Typing>::default();
+    let looking = settings
+        .alone
+        .then(|| tokio::spawn(descendants::look_after(Arc::clone(&typing))));
     let agent = Arc::new(Agent {
         settings,
         log: Arc::default(),
+        typing,
         running: Mutex::default(),
         starting: std::sync::Mutex::default(),
         ending: stop.clone(),
@@ -113,8 +120,8 @@ pub async fn serve(
         .with_graceful_shutdown(stop.cancelled_owned())
         .await;
     agent.stop().await;
-    if let Some(reaper) = reaper {
-        reaper.abort();
+    if let Some(looking) = looking {
+        looking.abort();
     }
     served
 }
@@ -171,19 +178,10 @@ async fn stop_ide(State(agent): State<Arc<Agent>>) -> StatusCode {
 
 async fn status(State(agent): State<Arc<Agent>>) -> Json<Status> {
     let ended = agent.running.lock().await.as_ref().map(|up| up.ide.ended());
-    Json(match ended {
-        Some(None) => Status {
-            running: true,
-            ended: None,
-        },
-        Some(ended) => Status {
-            running: false,
-            ended,
-        },
-        None => Status {
-            running: false,
-            ended: None,
-        },
+    Json(Status {
+        running: matches!(ended, Some(None)),
+        ended: ended.flatten(),
+        typed_ago: agent.typing.ago(SystemTime::now()),
     })
 }
 

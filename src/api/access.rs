@@ -39,6 +39,21 @@ impl std::fmt::Display for Port {
     }
 }
 
+/// As it is shown.
+impl std::str::FromStr for Port {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        // One spelling: no sign, no zero in front.
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number: &u16| number.to_string() == text);
+        number
+            .map_or_else(|| PortClaim::Word(text.into()), PortClaim::Number)
+            .try_into()
+    }
+}
+
 /// How a [`Port`] is written in a token: `"ide"`, `"ssh"` or a number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]

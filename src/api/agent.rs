@@ -53,6 +53,9 @@ pub struct Status {
     /// Why it ended, if it did by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
+    /// How many seconds ago somebody typed last into a terminal of the instance. None: never, as far as the agent saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typed_ago: Option<u64>,
 }
 
 /// `GET /logs?after=`: lines that came after a number.

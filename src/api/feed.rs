@@ -1,17 +1,20 @@
 //! The route feed: how a gateway learns routes, keys and revocations from a control plane.
 //!
-//! `GET /v1/feed?epoch=&after=REVISION&wait=30` is a long poll. `epoch` is random per database: another epoch means a whole
-//! snapshot, and generations compare within one epoch only.
+//! `GET /v1/feed?epoch=&run=&after=REVISION&wait=30` is a long poll. `epoch` is random per database and renewed by a restore: another
+//! epoch means a whole snapshot, and generations compare within one epoch only.
 
 use serde::{Deserialize, Serialize};
 
-use super::{id::GitspaceId, revocation::Revocation, route::Route};
+use super::{activity::Typed, id::GitspaceId, revocation::Revocation, route::Route};
 
 /// The answer to `GET /v1/feed`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Feed {
     /// Which database the revisions belong to.
     pub epoch: String,
+    /// Which run of the control plane answers; give it back next time, so that a database that was restored is noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Up to where this answer tells; give it as `after` next time.
     pub revision: u64,
     /// The control plane's clock, seconds since 1970.
@@ -22,10 +25,8 @@ pub struct Feed {
     #[serde(rename = "type")]
     pub kind: FeedKind,
     /// New and changed routes.
-    #[serde(default)]
     pub routes: Vec<Route>,
     /// Gitspaces whose routes are gone. Empty in a snapshot.
-    #[serde(default)]
     pub removed: Vec<Removed>,
     /// What was revoked: all that still counts in a snapshot, what is new in a delta.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -84,6 +85,14 @@ pub struct Report {
     pub streams: u64,
     /// The revision applied last.
     pub revision: u64,
-    /// Gitspaces used since the last report, with the time of their last byte, seconds since 1970.
-    pub activity: Vec<(GitspaceId, i64)>,
+    /// Gitspaces where a person did something since the last report, and when that was last, seconds since 1970.
+    pub activity: Vec<(GitspaceId, u64)>,
+}
+
+/// The answer to [`Report`]: what the gateway does not see by itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Reported {
+    /// Gitspaces where somebody typed into a terminal, as far as the control plane learned of it lately. The same may be told again.
+    #[serde(default)]
+    pub typed: Vec<Typed>,
 }

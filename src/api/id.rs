@@ -111,6 +111,11 @@ impl std::borrow::Borrow<str> for GitspaceId {
 }
 
 impl GitspaceId {
+    /// That of no gitspace: no label has a dot.
+    pub(crate) fn nobodys() -> Self {
+        Self(".".into())
+    }
+
     /// The identifier for `name`, made unlike others by `random`.
     pub fn new(name: &GitspaceName, random: [u8; SUFFIX]) -> Self {
         Self(format!("{name}-{}", suffix(random)).into())

@@ -4,6 +4,7 @@
 //! types where they enter; inside, nothing is checked twice.
 
 pub mod access;
+pub mod activity;
 pub mod agent;
 pub mod feed;
 pub mod gitspace;
@@ -16,7 +17,10 @@ pub mod route;
 pub mod runner;
 pub mod secret;
 pub mod share;
+pub mod stream;
 pub mod task;
+pub mod upgrade;
+pub mod wake;
 
 pub use id::{GitspaceId, GitspaceName, InstanceId};
 pub use secret::Secret;

@@ -22,6 +22,19 @@ impl RoutePath {
     /// The longest path, in bytes.
     pub const LENGTH: usize = 200;
 
+    /// A path as an app has it that decodes what it was sent, once: its segments may have characters that are sent encoded. None if it
+    /// can be read in another way still, or is too long.
+    pub fn decoded(text: &str) -> Option<Self> {
+        let doubtful =
+            |character: char| matches!(character, '\\' | ';' | '%') || character.is_control();
+        let good = |segment: &str| !matches!(segment, "" | "." | "..");
+        let mut segments = text.strip_prefix('/')?.split('/');
+        let ours = segments.clone().next()?.eq_ignore_ascii_case("_gitspace");
+        let short = text.len() <= Self::LENGTH && segments.clone().count() <= Self::SEGMENTS;
+        (!ours && short && !text.contains(doubtful) && segments.all(good))
+            .then(|| Self(text.into()))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -98,6 +111,37 @@ mod tests {
         for (text, segments) in [("/a", 1), ("/alice/code", 2), ("/A-z.~_0/.well/...", 3)] {
             let path: RoutePath = text.parse().unwrap();
             assert_eq!((path.as_str(), path.segments()), (text, segments));
+        }
+    }
+
+    #[test]
+    fn a_decoded_path_may_have_what_is_sent_encoded_and_nothing_doubtful() {
+        for good in [
+            "/user/ada@example.test",
+            "/user/Ada L",
+            "/user/\u{e4}",
+            "/a?b#c",
+        ] {
+            assert_eq!(RoutePath::decoded(good).unwrap().as_str(), good);
+        }
+        let long = format!("/{}", "a".repeat(RoutePath::LENGTH));
+        for bad in [
+            "",
+            "/",
+            "a",
+            "/a/",
+            "//a",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/a;b",
+            "/a%41",
+            "/a\\b",
+            "/a\n",
+            "/_gitspace/x",
+            &long,
+        ] {
+            assert_eq!(RoutePath::decoded(bad), None, "{bad}");
         }
     }
 

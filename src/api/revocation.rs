@@ -8,7 +8,7 @@ use super::{GitspaceId, access::Port};
 const TEXT_MAX: usize = 256;
 
 /// What was issued for something at or before a moment counts no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
     /// Of what.
@@ -30,7 +30,7 @@ pub struct Revocation {
 }
 
 /// What is revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RevocationKind {
     /// One token: its `jti`, and the session that came of it.
@@ -45,6 +45,20 @@ pub enum RevocationKind {
     Port,
     /// A gitspace with all its ports.
     Gitspace,
+}
+
+impl RevocationKind {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jti => "token",
+            Self::Sid => "login",
+            Self::Sub => "user",
+            Self::Share => "share",
+            Self::Port => "port",
+            Self::Gitspace => "gitspace",
+        }
+    }
 }
 
 /// Why a revocation cannot be taken.
@@ -105,6 +119,40 @@ impl Revocation {
             _ => Ok(()),
         }
     }
+
+    /// This one, and what is known of the same thing: the later moment counts, and the later end, so that it never revokes less.
+    #[must_use]
+    pub fn joined(self, known: &Self) -> Self {
+        let until = known.until.zip(self.until);
+        Self {
+            issued_before: known.issued_before.max(self.issued_before),
+            until: until.map(|(one, other)| one.max(other)),
+            ..self
+        }
+    }
+}
+
+/// What was revoked at a gateway, and how far that reaches.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Who refuses it from now on.
+    pub reaches: Reach,
+    /// Why not more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What counts now.
+    pub revocations: Vec<Revocation>,
+}
+
+/// Who refuses what was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// The gateway that was asked.
+    #[serde(rename = "this gateway")]
+    One,
+    /// It and all that follow the same control plane, which has it and tells them.
+    #[serde(rename = "all gateways of the control plane")]
+    All,
 }
 
 /// The identifier of a port as a [`Revocation`] has it.
@@ -115,11 +163,7 @@ pub fn port_id(gitspace: &GitspaceId, port: Port) -> String {
 fn port(id: &str) -> Option<(GitspaceId, Port)> {
     let (gitspace, port) = id.split_once('/')?;
     let gitspace = gitspace.parse().ok()?;
-    let port = match port {
-        "ide" => Port::Ide,
-        "ssh" => Port::Ssh,
-        number => Port::App(number.parse().ok().filter(|number| *number > 0)?),
-    };
+    let port = port.parse().ok()?;
     // One spelling, for it is compared as text.
     (port_id(&gitspace, port) == id).then_some((gitspace, port))
 }

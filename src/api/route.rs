@@ -10,6 +10,8 @@ use super::{
     path::RoutePath,
     pin::Pin,
     share::Share,
+    upgrade::Upgrade,
+    wake::Wakers,
 };
 
 /// Whether a gitspace can be reached.
@@ -42,7 +44,7 @@ pub enum Protocol {
     H2c,
 }
 
-/// Which Host (and Origin) an app sees.
+/// Which Host and Origin an app sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostHeader {
@@ -91,9 +93,15 @@ pub struct PortRoute {
     /// Which Host it gets.
     #[serde(default)]
     pub host_header: HostHeader,
+    /// Which Origin it gets where its own pages ask. None: the same as the Host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<HostHeader>,
     /// Origins that may send unsafe requests and open WebSockets beside the gitspace's own hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cors: Vec<String>,
+    /// What it may switch to beside WebSockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<Upgrade>,
     /// How the other end is known, where the protocol is `https`. None: by a certificate for its address from an authority that
     /// this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +109,23 @@ pub struct PortRoute {
     /// Another place than the route's address: an address, or the path of a Unix socket. Static routes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
+}
+
+impl PortRoute {
+    /// A private port in the clear, and nothing else said of it.
+    pub fn private(port: u16) -> Self {
+        Self {
+            port,
+            protocol: Protocol::default(),
+            visibility: Visibility::default(),
+            host_header: HostHeader::default(),
+            origin: None,
+            cors: Vec::new(),
+            upgrades: Vec::new(),
+            tls: None,
+            upstream: None,
+        }
+    }
 }
 
 /// How the other end of a TLS connection is known.
@@ -175,6 +200,9 @@ pub struct Route {
     /// Who may use single ports for a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// Who starts it by opening it while it is stopped. Where routes come from a control plane.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub wake: Wakers,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

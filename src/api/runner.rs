@@ -1,4 +1,6 @@
-//! What a delegate asks of a runner: `POST /setup /step /suspend /destroy`, `GET /pool_owner /healthz /metrics`.
+//! What a delegate asks of a runner: `POST /setup /step /suspend /destroy`, `GET /pool_owner /typed /healthz /metrics`.
+//!
+//! `GET /typed`: the running gitspaces into whose terminals somebody typed, and when that was last (`api::activity::Typed`).
 //!
 //! All of them may be sent twice. Long steps answer when they are done; `/step` streams nothing yet.
 

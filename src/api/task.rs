@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    activity::Typed,
     gitspace::{ForwardedPort, Ide},
     id::{GitspaceId, InstanceId},
 };
@@ -39,6 +40,9 @@ pub struct Registered {
 pub struct Heartbeat {
     /// Identifiers of the tasks under way.
     pub tasks: Vec<String>,
+    /// Gitspaces where somebody typed into a terminal since the last heartbeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub typed: Vec<Typed>,
 }
 
 /// One unit of work, as `POST /v1/delegates/{id}/acquire?wait=30` answers it (204: none).

@@ -9,9 +9,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep};
 
 use crate::api::{
-    Secret,
+    GitspaceId, Secret,
+    activity::Used,
     gitspace::{CreateGitspace, Event, Gitspace, State, Ticket, TicketRequest},
     problem::Problem,
+    revocation::{Revocation, Revoked},
+    stream::{EndStreams, Ended, Stream, Which},
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,8 +28,10 @@ const ANSWER_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No answer.
-    #[error("the control plane at {url} cannot be reached")]
+    #[error("{who} at {url} cannot be reached")]
     Unreachable {
+        /// What was looked for.
+        who: &'static str,
         /// Where it was looked for.
         url: String,
         /// Why.
@@ -36,8 +41,10 @@ pub enum ClientError {
     #[error("{}", told(.0))]
     Refused(Problem),
     /// An answer that is none of ours.
-    #[error("{url} answered {status}, which is not what a control plane answers")]
+    #[error("{url} answered {status}, which is not what {who} answers")]
     Unexpected {
+        /// What was looked for.
+        who: &'static str,
         /// Who answered.
         url: String,
         /// What.
@@ -82,6 +89,7 @@ fn why(message: &Option<String>) -> String {
 /// A caller of the API.
 #[derive(Debug, Clone)]
 pub struct Client {
+    who: &'static str,
     http: reqwest::Client,
     url: String,
     token: Secret,
@@ -90,6 +98,15 @@ pub struct Client {
 impl Client {
     /// A caller of the control plane at `url`.
     pub fn new(url: &str, token: Secret) -> Result<Self, ClientError> {
+        Self::of("the control plane", url, token)
+    }
+
+    /// A caller of a gateway's admin API at `url`.
+    pub fn admin(url: &str, token: Secret) -> Result<Self, ClientError> {
+        Self::of("the gateway's admin API", url, token)
+    }
+
+    fn of(who: &'static str, url: &str, token: Secret) -> Result<Self, ClientError> {
         let url = url.trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder()
             .timeout(REQUEST_TIMEOUT)
@@ -101,10 +118,16 @@ impl Client {
             http
         };
         let http = http.build().map_err(|source| ClientError::Unreachable {
+            who,
             url: url.clone(),
             source,
         })?;
-        Ok(Self { http, url, token })
+        Ok(Self {
+            who,
+            http,
+            url,
+            token,
+        })
     }
 
     /// Makes a gitspace.
@@ -210,6 +233,32 @@ impl Client {
         }
     }
 
+    /// What is under way at a gateway.
+    pub async fn streams(&self, which: &Which) -> Result<Vec<Stream>, ClientError> {
+        let query = serde_urlencoded::to_string(which).unwrap_or_default();
+        let path = format!("/v1/streams?{query}");
+        self.json(Method::GET, &path, NONE).await
+    }
+
+    /// How gitspaces of a gateway are used: one of them, or all.
+    pub async fn activity(&self, gitspace: Option<&GitspaceId>) -> Result<Vec<Used>, ClientError> {
+        let which = gitspace.map_or_else(String::new, |one| format!("?gitspace={one}"));
+        let path = format!("/v1/activity{which}");
+        self.json(Method::GET, &path, NONE).await
+    }
+
+    /// Ends streams of a gateway.
+    pub async fn end_streams(&self, asked: &EndStreams) -> Result<Ended, ClientError> {
+        self.json(Method::POST, "/v1/streams/end", Some(asked))
+            .await
+    }
+
+    /// Revokes at a gateway, which tells how far that reaches.
+    pub async fn revoke(&self, revocation: &Revocation) -> Result<Revoked, ClientError> {
+        self.json(Method::POST, "/v1/revocations", Some(revocation))
+            .await
+    }
+
     async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -230,6 +279,7 @@ impl Client {
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let unreachable = |source: reqwest::Error| ClientError::Unreachable {
+            who: self.who,
             url: self.url.clone(),
             source: source.without_url(),
         };
@@ -261,6 +311,7 @@ impl Client {
 
     fn unexpected(&self, status: StatusCode) -> ClientError {
         ClientError::Unexpected {
+            who: self.who,
             url: self.url.clone(),
             status,
         }

@@ -63,6 +63,10 @@ pub struct Ready {
     pub gitspace: String,
     /// The gateway.
     pub gateway: String,
+    /// The gateway's admin API.
+    pub admin: String,
+    /// The token for it.
+    pub admin_token_file: PathBuf,
     /// The control plane.
     pub control_plane: String,
     /// Where everything is kept while it runs.
@@ -214,6 +218,8 @@ async fn prepare(
         ca,
         gitspace: id,
         gateway: places.gateway.unwrap_or_default(),
+        admin: places.admin.unwrap_or_default(),
+        admin_token_file: running.state().file("admin.token"),
         control_plane,
         state_dir: running.state().path().to_owned(),
         user_token_file,
@@ -240,6 +246,11 @@ async fn end(
             tracing::warn!(gitspace = id, error = %Chain(&error), "the gitspace was not deleted in order");
         }
     }
+    // Whoever still had a page open is no reason to fail.
+    let gateway = match gateway {
+        Err(AppError::Gateway(crate::gateway::Error::Cut { .. })) => Ok(()),
+        other => other,
+    };
     let rest = running.drain().await;
     Ok(gateway.and(rest)?)
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use super::state::StateError;
+use super::{handover::HandOverError, state::StateError};
 use crate::gateway;
 
 /// Why the roles of a process do not run.
@@ -27,6 +27,9 @@ pub enum AppError {
     /// The gateway cannot start.
     #[error(transparent)]
     Gateway(#[from] gateway::Error),
+    /// Another process could not be taken over from.
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
     /// Something of the operating system.
     #[error("cannot {action}")]
     System {

@@ -14,40 +14,61 @@ use super::{
 use crate::{
     api::Secret,
     config::{Config, Driver, Gateway, ListenProtocol, Role as Kind},
-    control_plane, delegate, gateway, runner,
+    control_plane, delegate,
+    gateway::{self, Sockets},
+    runner,
 };
 
 /// How long a role may take to end; the gateway has its drain deadline on top.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Binds every address, then starts the chosen roles.
-pub(super) async fn start(config: &Config) -> Result<Running, AppError> {
-    let state = StateDir::open(&config.state_dir)?;
+/// What a process begins with.
+#[derive(Default)]
+pub(super) struct Origin {
+    /// Sockets that it was given.
+    pub(super) sockets: Sockets,
+    /// The lock of the state folder, of a process that it takes over from.
+    pub(super) lock: Option<std::fs::File>,
+}
+
+/// Binds every address, then starts the gateway; the other roles wait for [`Running::start_rest`].
+pub(super) async fn start(config: &Config, origin: Origin) -> Result<Running, AppError> {
+    let Origin { sockets, lock } = origin;
+    let state = match lock {
+        None => StateDir::open(&config.state_dir)?,
+        Some(lock) => StateDir::take_over(&config.state_dir, lock)?,
+    };
     let mut places = Places::default();
 
     let plane = &config.control_plane;
     let control = match config.runs(Kind::ControlPlane) {
-        true => Some(bind(plane.address, "control_plane.address").await?),
+        true => Some(bind(&sockets, plane.address, "control_plane.address")?),
         false => None,
     };
     places.control_plane = control.as_ref().map(|(_, url)| url.clone());
     let runner = match config.runs(Kind::Runner) {
-        true => Some(bind(config.runner.address, "runner.address").await?),
+        true => Some(bind(&sockets, config.runner.address, "runner.address")?),
         false => None,
     };
     places.runner = runner.as_ref().map(|(_, url)| url.clone());
 
     let (ask, reloads) = mpsc::channel(1);
+    let (ask_elsewhere, elsewhere) = mpsc::channel(16);
     let bound = match config.runs(Kind::Gateway) {
         true => {
             let mut settings = gateway_settings(config, &state, places.control_plane.as_deref())?;
             settings.reload = Some(ask);
+            settings.sockets = sockets.clone();
+            settings.elsewhere = Some(ask_elsewhere);
             Some(gateway::bind(settings)?)
         }
         false => None,
     };
     if let Some(bound) = &bound {
         places.gateway = gateway_url(config, bound.addresses());
+        places.admin = bound
+            .admin_address()
+            .map(|address| format!("http://{address}"));
         places.certificate_authority = bound.certificate_authority().map(Path::to_owned);
         tracing::info!(addresses = ?bound.addresses(), admin = ?bound.admin_address(), "gateway listens");
     }
@@ -68,7 +89,11 @@ pub(super) async fn start(config: &Config) -> Result<Running, AppError> {
         false => None,
     };
 
+    for address in sockets.unused() {
+        tracing::warn!(%address, "a socket was given for an address that the configuration does not have; it is closed");
+    }
     let mut roles = Vec::new();
+    let mut rest: Vec<Box<dyn FnOnce() -> Role + Send>> = Vec::new();
     if let Some(bound) = bound {
         let patience = config.gateway.timeouts.drain + PATIENCE;
         roles.push(Role::start(role::GATEWAY, patience, |stop| {
@@ -76,36 +101,48 @@ pub(super) async fn start(config: &Config) -> Result<Running, AppError> {
         }));
     }
     if let Some(settings) = delegate {
-        roles.push(Role::start("delegate", PATIENCE, |stop| {
-            delegate::serve(settings, stop)
+        rest.push(Box::new(|| {
+            Role::start("delegate", PATIENCE, |stop| delegate::serve(settings, stop))
         }));
     }
     if let Some((listener, settings)) = runner {
-        roles.push(Role::start("runner", PATIENCE, |stop| {
-            runner::serve(listener, settings, stop)
+        rest.push(Box::new(|| {
+            Role::start("runner", PATIENCE, |stop| {
+                runner::serve(listener, settings, stop)
+            })
         }));
     }
     if let Some((listener, settings)) = control {
-        roles.push(Role::start("control plane", PATIENCE, |stop| {
-            control_plane::serve(listener, settings, stop)
+        rest.push(Box::new(|| {
+            Role::start("control plane", PATIENCE, |stop| {
+                control_plane::serve(listener, settings, stop)
+            })
         }));
     }
     Ok(Running {
         roles,
+        rest,
         places,
         gateway: handle,
         reloads,
+        elsewhere,
+        sockets,
         state,
     })
 }
 
-async fn bind(address: SocketAddr, key: &'static str) -> Result<(TcpListener, String), AppError> {
+fn bind(
+    sockets: &Sockets,
+    address: SocketAddr,
+    key: &'static str,
+) -> Result<(TcpListener, String), AppError> {
     let error = |source| AppError::Bind {
         address,
         key,
         source,
     };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let listener = sockets.listen(key, address).map_err(error)?;
+    let listener = TcpListener::from_std(listener).map_err(error)?;
     let bound = listener.local_addr().map_err(error)?;
     tracing::info!(address = %bound, "{key} listens");
     Ok((listener, format!("http://{bound}")))
@@ -151,12 +188,20 @@ pub(super) fn gateway_settings(
         fail_mode: link.fail_mode,
     });
     let admin_token = own_token(gateway.admin.token_file.as_deref(), state, "admin.token")?;
+    let chp_token = gateway
+        .chp
+        .as_ref()
+        .map(|chp| own_token(chp.token_file.as_deref(), state, "chp.token"));
+    let chp_token = chp_token.transpose()?;
     Ok(gateway::Settings {
         config: gateway,
         routes: config.route.clone(),
         state_dir: state.path().to_owned(),
         admin_token,
+        chp_token,
         control_plane,
+        sockets: Sockets::default(),
+        elsewhere: None,
         reload: None,
     })
 }

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use crate::gateway;
 
 /// The name of the role that drains first.
 pub(super) const GATEWAY: &str = "gateway";
@@ -48,6 +49,16 @@ impl Role {
         self.name
     }
 
+    /// Waits for its end, which it comes to by itself.
+    pub(super) async fn ended(&mut self) -> Result<(), AppError> {
+        let outcome = (&mut self.task).await;
+        self.ended = true;
+        let role = self.name;
+        outcome
+            .unwrap_or_else(|panic| Err(panic.into()))
+            .map_err(|source| failed(role, source))
+    }
+
     /// Stops it and waits for its end, but not for ever.
     pub(super) async fn drain(mut self) -> Result<(), AppError> {
         if self.ended {
@@ -58,13 +69,21 @@ impl Role {
         match tokio::time::timeout(self.patience, &mut self.task).await {
             Ok(outcome) => outcome
                 .unwrap_or_else(|panic| Err(panic.into()))
-                .map_err(|source| AppError::Role { role, source }),
+                .map_err(|source| failed(role, source)),
             Err(_) => {
                 tracing::warn!(role, "did not end in time and is cut off");
                 self.task.abort();
                 Ok(())
             }
         }
+    }
+}
+
+/// The gateway says itself what was wrong.
+fn failed(role: &'static str, source: Box<dyn Error + Send + Sync>) -> AppError {
+    match source.downcast::<gateway::Error>() {
+        Ok(error) => AppError::Gateway(*error),
+        Err(source) => AppError::Role { role, source },
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -66,6 +66,15 @@ pub enum StateError {
         /// Which format.
         found: String,
     },
+    /// The process that is to be taken over from has another one.
+    #[error(
+        "the running process has another state directory than {}, and its keys and tickets would be lost\nstop it and start the new one, or leave `state_dir` as it is",
+        path.display()
+    )]
+    Other {
+        /// Which is configured now.
+        path: PathBuf,
+    },
     /// A token file without a token.
     #[error(
         "{} holds no token\nwrite the token into it as one line, or remove the file if this process is to make one",
@@ -77,11 +86,11 @@ pub enum StateError {
     },
 }
 
-/// An open state directory. The lock ends with it.
+/// An open state directory. The lock ends with it, and with all whom it was given to.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl StateDir {
@@ -91,7 +100,49 @@ impl StateDir {
         let path = fs::canonicalize(path).map_err(io_error("find", path))?;
         let lock = lock(&path)?;
         check_format(&path)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            lock: Some(lock),
+        })
+    }
+
+    /// Opens it with the lock of a process that is about to give it up.
+    pub fn take_over(path: &Path, lock: File) -> Result<Self, StateError> {
+        let path = fs::canonicalize(path).map_err(io_error("find", path))?;
+        let file = path.join("lock");
+        let which = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let given = lock.metadata().map(which);
+        let given = given.map_err(io_error("look at the lock of", &path))?;
+        if fs::metadata(&file).map(which).ok() != Some(given) {
+            return Err(StateError::Other { path });
+        }
+        check_format(&path)?;
+        Ok(Self {
+            path,
+            lock: Some(lock),
+        })
+    }
+
+    /// The lock, for a process that is to take over.
+    pub fn lock(&self) -> io::Result<File> {
+        match &self.lock {
+            Some(lock) => lock.try_clone(),
+            None => Err(io::Error::other("another process has it already")),
+        }
+    }
+
+    /// Says in the lock that it is this process' now.
+    pub fn claim(&mut self) -> Result<(), StateError> {
+        let path = self.path.join("lock");
+        self.lock
+            .as_mut()
+            .map_or(Ok(()), sign)
+            .map_err(io_error("write", &path))
+    }
+
+    /// Gives up the lock: another process has it too.
+    pub fn release(&mut self) {
+        self.lock = None;
     }
 
     /// Its absolute path.
@@ -211,10 +262,26 @@ fn lock(path: &Path) -> Result<File, StateError> {
         }
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &file_path)(error)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(io_error("write", &file_path))?;
+    sign(&mut file).map_err(io_error("write", &file_path))?;
     Ok(file)
+}
+
+/// Writes this process' identifier into the lock.
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Which process has the directory, by what its lock says. None: nobody.
+pub fn holder(path: &Path) -> Option<u32> {
+    let file = File::open(path.join("lock")).ok()?;
+    if file.try_lock_shared().is_ok() {
+        return None;
+    }
+    let mut pid = String::new();
+    file.take(32).read_to_string(&mut pid).ok()?;
+    pid.trim().parse().ok()
 }
 
 fn check_format(path: &Path) -> Result<(), StateError> {

@@ -82,6 +82,11 @@ fn text(ready: &Ready) -> String {
         ready.user_token_file.display(),
         ready.gitspace
     );
+    let why = format!(
+        "{program} session --url {} --token-file {} why",
+        ready.admin,
+        ready.admin_token_file.display()
+    );
     format!(
         "
 Below: {below}. Each URL lets one browser in, once, within a minute. A new one:
@@ -93,6 +98,9 @@ Trust its certificate in Chromium (undo: certutil -d sql:$HOME/.pki/nssdb -D -n 
 With curl:
   curl --silent --show-error --cacert {ca} --location --cookie '' --header 'Accept: text/html' \\
     \"$({open})\"
+
+What somebody did there last, which is why it is awake:
+  {why}
 
 Warning: the process driver isolates nothing. The gitspace is a shell of this user on this machine.
 Stop it with Ctrl-C: that leaves nothing behind.

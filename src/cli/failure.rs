@@ -5,6 +5,7 @@ use std::{io::Write, process::ExitCode};
 use crate::{
     app::{AppError, client::ClientError, demo::DemoError, state::StateError},
     config::ConfigError,
+    gateway,
     telemetry::{Chain, TelemetryError},
 };
 
@@ -98,7 +99,11 @@ impl From<StateError> for Failure {
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
-        Self::new(Code::Failed, Chain(&error).to_string())
+        let code = match &error {
+            AppError::Gateway(gateway::Error::Cut { .. }) => Code::Timeout,
+            _ => Code::Failed,
+        };
+        Self::new(code, Chain(&error).to_string())
     }
 }
 
@@ -117,13 +122,10 @@ impl From<ClientError> for Failure {
         let (code, todo) = match &error {
             ClientError::Unreachable { .. } => (
                 Code::Unreachable,
-                "start it with `cde-gateway run`, or say where it is with --url or CDE_URL",
+                "start it with `cde-gateway run`, or say where it is with --url",
             ),
             ClientError::Refused(problem) => match problem.status {
-                401 => (
-                    Code::LoginNeeded,
-                    "give the user token with --token-file or CDE_TOKEN",
-                ),
+                401 => (Code::LoginNeeded, "give the right token with --token-file"),
                 403 => (Code::NotAllowed, "use the token of somebody who may"),
                 404 => (
                     Code::NotFound,
@@ -137,10 +139,9 @@ impl From<ClientError> for Failure {
                 400 | 413 | 422 => (Code::Usage, "correct the value"),
                 _ => (Code::Failed, "see the control plane's log"),
             },
-            ClientError::Unexpected { .. } => (
-                Code::Failed,
-                "see whether --url or CDE_URL names a control plane",
-            ),
+            ClientError::Unexpected { .. } => {
+                (Code::Failed, "see whether --url names the right one")
+            }
             ClientError::Ended { .. } => (
                 Code::Failed,
                 "`cde-gateway gitspace show` tells its steps; start it again when the cause is gone",
@@ -151,5 +152,18 @@ impl From<ClientError> for Failure {
             ),
         };
         Self::new(code, Chain(&error).to_string()).with(todo)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_that_cut_connections_says_so() {
+        let cut = gateway::Error::Cut { connections: 3 };
+        let failure = Failure::from(AppError::from(cut));
+        assert_eq!(failure.code, Code::Timeout);
+        assert!(failure.what.starts_with("3 connections had not ended"));
     }
 }

@@ -1,24 +1,24 @@
-//! Rates of bytes as configuration writes them: `"512KiB"`, `"20MiB"`, `"1GiB"`, each per second, or `"off"`.
+//! Numbers of bytes as configuration writes them: `"512KiB"`, `"20MiB"`, `"1GiB"`, or `"off"`.
 
 use std::{fmt, num::NonZeroU64};
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Bytes per second, or no limit.
+/// A number of bytes, or no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteRate {
+pub enum ByteLimit {
     /// As many as there are.
     Off,
     /// So many.
-    PerSecond(NonZeroU64),
+    Bytes(NonZeroU64),
 }
 
-impl ByteRate {
-    /// The rate, unless it is off.
-    pub fn per_second(self) -> Option<NonZeroU64> {
+impl ByteLimit {
+    /// How many, unless it is off.
+    pub fn bytes(self) -> Option<NonZeroU64> {
         match self {
             Self::Off => None,
-            Self::PerSecond(bytes) => Some(bytes),
+            Self::Bytes(bytes) => Some(bytes),
         }
     }
 }
@@ -44,7 +44,7 @@ fn parse(text: &str) -> Result<NonZeroU64, String> {
     bytes.ok_or_else(problem)
 }
 
-impl<'de> Deserialize<'de> for ByteRate {
+impl<'de> Deserialize<'de> for ByteLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Text)
     }
@@ -53,17 +53,17 @@ impl<'de> Deserialize<'de> for ByteRate {
 struct Text;
 
 impl de::Visitor<'_> for Text {
-    type Value = ByteRate;
+    type Value = ByteLimit;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes per second such as \"20MiB\", or \"off\"")
+        f.write_str("bytes such as \"20MiB\", or \"off\"")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteRate, E> {
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteLimit, E> {
         if text == "off" {
-            return Ok(ByteRate::Off);
+            return Ok(ByteLimit::Off);
         }
-        parse(text).map(ByteRate::PerSecond).map_err(E::custom)
+        parse(text).map(ByteLimit::Bytes).map_err(E::custom)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Gateway {
     pub routes_file: Option<PathBuf>,
     /// `[[gateway.listen]]`
     pub listen: Vec<Listen>,
+    /// Whether browsers may open WebSockets within their HTTP/2 connections (RFC 8441).
+    pub websockets_over_http2: bool,
     /// `[[gateway.certificate]]`
     pub certificate: Vec<Certificate>,
     /// `[[gateway.issuer]]`
@@ -44,6 +46,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// `[gateway.admin]`
     pub admin: Admin,
+    /// `[gateway.chp]`
+    pub chp: Option<Chp>,
     /// `[gateway.control_plane]`
     pub control_plane: ControlPlaneLink,
     /// `[gateway.access_log]`
@@ -66,6 +70,7 @@ impl Default for Gateway {
                 loopback(std::net::Ipv4Addr::LOCALHOST.into()),
                 loopback(std::net::Ipv6Addr::LOCALHOST.into()),
             ],
+            websockets_over_http2: true,
             certificate: Vec::new(),
             issuer: Vec::new(),
             auth: Auth::default(),
@@ -76,6 +81,7 @@ impl Default for Gateway {
             sharing: Sharing::default(),
             limits: Limits::default(),
             admin: Admin::default(),
+            chp: None,
             control_plane: ControlPlaneLink::default(),
             access_log: AccessLog::default(),
             traces: Traces::default(),
@@ -351,6 +357,9 @@ pub struct Timeouts {
     /// How long streams may go on when the gateway stops.
     #[serde(deserialize_with = "duration")]
     pub drain: Duration,
+    /// How long streams may go on when another process has taken over.
+    #[serde(deserialize_with = "duration")]
+    pub upgrade_drain: Duration,
     /// The longest life of a session.
     #[serde(deserialize_with = "duration")]
     pub session: Duration,
@@ -372,6 +381,7 @@ impl Default for Timeouts {
             tunnel_lifetime: Timeout::After(Duration::from_secs(24 * HOUR)),
             dead_peer: Timeout::After(Duration::from_secs(60)),
             drain: Duration::from_secs(30),
+            upgrade_drain: Duration::from_secs(12 * HOUR),
             session: Duration::from_secs(24 * HOUR),
             session_idle: Duration::from_secs(12 * HOUR),
         }
@@ -411,6 +421,20 @@ impl Default for Admin {
             token_file: None,
         }
     }
+}
+
+/// `[gateway.chp]`: the API of configurable-http-proxy, for JupyterHub.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chp {
+    /// The host whose paths its routes are.
+    pub host: String,
+    /// The token of whoever sends routes. Unset: `chp.token` in `state_dir`. Made if absent, mode 0600.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Who is asked for the pages of 404 and 503 on that host. Unset: they are the gateway's own.
+    #[serde(default)]
+    pub error_target: Option<String>,
 }
 
 /// `[gateway.control_plane]`: where routes come from.

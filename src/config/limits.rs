@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::Deserialize;
 
-use super::bytes::ByteRate;
+use super::bytes::ByteLimit;
 
 /// `[gateway.limits]`
 #[derive(Debug, Clone, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Limits {
     /// Requests and streams at once of one principal.
     pub streams_per_principal: usize,
     /// Bytes per second of one principal, each way.
-    pub bytes_per_principal: ByteRate,
+    pub bytes_per_principal: ByteLimit,
 
     /// Requests per second of all without a token from one network.
     pub requests_per_anonymous: NonZeroU32,
@@ -41,7 +41,7 @@ pub struct Limits {
     /// Their requests and streams at once.
     pub streams_per_anonymous: usize,
     /// Their bytes per second, each way.
-    pub bytes_per_anonymous: ByteRate,
+    pub bytes_per_anonymous: ByteLimit,
 
     /// Requests per second to one gitspace.
     pub requests_per_gitspace: NonZeroU32,
@@ -52,7 +52,7 @@ pub struct Limits {
     /// Requests and streams at once to one gitspace.
     pub streams_per_gitspace: usize,
     /// Bytes per second to and from one gitspace.
-    pub bytes_per_gitspace: ByteRate,
+    pub bytes_per_gitspace: ByteLimit,
 
     /// Requests per second by one share.
     pub requests_per_share: NonZeroU32,
@@ -63,8 +63,10 @@ pub struct Limits {
     /// Requests and streams at once by one share.
     pub streams_per_share: usize,
     /// Bytes per second by one share, each way.
-    pub bytes_per_share: ByteRate,
+    pub bytes_per_share: ByteLimit,
 
+    /// Bytes of a request body.
+    pub body_bytes: ByteLimit,
     /// How many of each kind are told apart; beyond, the rest share one bucket.
     pub keys: usize,
     /// Bytes of a request head.
@@ -92,26 +94,27 @@ impl Default for Limits {
             burst_per_principal: None,
             new_streams_per_principal: rate(100),
             streams_per_principal: 1_000,
-            bytes_per_principal: ByteRate::Off,
+            bytes_per_principal: ByteLimit::Off,
 
             requests_per_anonymous: rate(5_000),
             burst_per_anonymous: None,
             new_streams_per_anonymous: rate(500),
             streams_per_anonymous: 5_000,
-            bytes_per_anonymous: ByteRate::Off,
+            bytes_per_anonymous: ByteLimit::Off,
 
             requests_per_gitspace: rate(10_000),
             burst_per_gitspace: None,
             new_streams_per_gitspace: rate(500),
             streams_per_gitspace: 5_000,
-            bytes_per_gitspace: ByteRate::Off,
+            bytes_per_gitspace: ByteLimit::Off,
 
             requests_per_share: rate(5_000),
             burst_per_share: None,
             new_streams_per_share: rate(500),
             streams_per_share: 5_000,
-            bytes_per_share: ByteRate::Off,
+            bytes_per_share: ByteLimit::Off,
 
+            body_bytes: ByteLimit::Off,
             keys: 100_000,
             head_bytes: 64 * 1024,
             head_fields: 200,
@@ -205,7 +208,7 @@ impl Limits {
             burst: burst.unwrap_or_else(|| twice(requests)),
             new_streams,
             streams,
-            bytes: bytes.per_second(),
+            bytes: bytes.bytes(),
         }
     }
 }

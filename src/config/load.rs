@@ -101,9 +101,11 @@ impl Config {
             &mut runner.token_file,
             &mut runner.instances,
         ];
+        let chp = gateway.chp.as_mut().and_then(|chp| chp.token_file.as_mut());
         let all = others
             .into_iter()
             .flatten()
+            .chain(chp)
             .chain(certificates)
             .chain(issuers)
             .chain(authorities)

@@ -16,13 +16,13 @@ mod route;
 mod runner;
 mod source;
 
-pub use bytes::ByteRate;
+pub use bytes::ByteLimit;
 pub use control_plane::ControlPlane;
 pub use delegate::Delegate;
 pub use duration::Timeout;
 pub use error::{ConfigError, Origin, Problem};
 pub use gateway::{
-    AccessLog, Admin, Algorithm, Auth, Certificate, ClientAddress, ClientCertificates,
+    AccessLog, Admin, Algorithm, Auth, Certificate, Chp, ClientAddress, ClientCertificates,
     ControlPlaneLink, FailMode, Gateway, Headers, Issuer, IssuerKey, Keys, LineFormat, Listen,
     ListenProtocol, Timeouts, Traces, Upstreams,
 };

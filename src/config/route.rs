@@ -10,6 +10,7 @@ use crate::api::{
     path::RoutePath,
     pin::Pin,
     route::{Auth, HostHeader, Prefix},
+    upgrade::Upgrade,
 };
 
 /// `[[route]]`
@@ -48,6 +49,11 @@ pub struct RouteEntry {
     /// Which Host the upstream gets.
     #[serde(default)]
     pub host_header: HostHeader,
+    /// Which Origin it gets where its own pages ask; unset: the same.
+    pub origin: Option<HostHeader>,
+    /// What it may switch to beside WebSockets.
+    #[serde(default)]
+    pub upgrades: Vec<Upgrade>,
     /// `[route.ports.<number>]`
     #[serde(default)]
     pub ports: BTreeMap<String, PortEntry>,
@@ -84,7 +90,12 @@ pub struct PortEntry {
     /// Which Host the upstream gets.
     #[serde(default)]
     pub host_header: HostHeader,
+    /// Which Origin it gets where its own pages ask; unset: the same.
+    pub origin: Option<HostHeader>,
     /// Origins that may send unsafe requests beside the gitspace's own hosts.
     #[serde(default)]
     pub cors: Vec<String>,
+    /// What it may switch to beside WebSockets.
+    #[serde(default)]
+    pub upgrades: Vec<Upgrade>,
 }

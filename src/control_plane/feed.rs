@@ -1,23 +1,12 @@
-//! The route feed, and what gateways ask and tell beside it.
+//! What gateways ask and tell beside the feed itself: tickets to redeem, and how they are.
 //!
-//! The `route` table is the truth: a row per gitspace with the revision of its last change. A long poll reads it in one
-//! transaction and waits for the next commit if there is nothing to tell.
-
-use std::time::Duration;
-
-use sqlx::SqliteConnection;
-use tokio_util::sync::CancellationToken;
+//! Not here: the long poll (`poll`).
 
 use super::{
-    Timing,
-    keys::Keys,
     refusal::Refusal,
     store::{Store, Write},
 };
-use crate::api::{
-    feed::{Feed, FeedKind, Redeem, Removed, Report},
-    route::Route,
-};
+use crate::api::feed::{Redeem, Report};
 
 /// How much longer than its `exp` a ticket may be accepted by a gateway whose clock is behind.
 const SKEW: i64 = 30;
@@ -27,98 +16,6 @@ const JTI_MAX: usize = 128;
 const GATEWAY_NAME_MAX: usize = 128;
 /// How many gateways' last reports are kept.
 const REPORTS_MAX: i64 = 200;
-
-/// What a gateway has already.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Known {
-    /// The epoch of its last answer.
-    pub(super) epoch: Option<String>,
-    /// The revision of its last answer.
-    pub(super) after: Option<u64>,
-}
-
-/// What changed since `known`; waits up to `wait` for something to tell.
-pub(super) async fn poll(
-    store: &Store,
-    keys: &Keys,
-    timing: &Timing,
-    known: &Known,
-    wait: Duration,
-    stop: &CancellationToken,
-) -> Result<Feed, Refusal> {
-    let deadline = tokio::time::Instant::now() + wait;
-    let mut changes = store.route_changes();
-    loop {
-        changes.borrow_and_update();
-        let feed = read(store, keys, timing, known).await?;
-        if feed.kind == FeedKind::Snapshot || !feed.routes.is_empty() || !feed.removed.is_empty() {
-            return Ok(feed);
-        }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return Ok(feed) },
-            () = tokio::time::sleep_until(deadline) => return Ok(feed),
-            () = stop.cancelled() => return Ok(feed),
-        }
-    }
-}
-
-async fn read(store: &Store, keys: &Keys, timing: &Timing, known: &Known) -> Result<Feed, Refusal> {
-    let mut view = store.read().await?;
-    let (epoch, revision): (String, i64) = sqlx::query_as("SELECT epoch, revision FROM meta")
-        .fetch_one(&mut *view)
-        .await?;
-    let revision = u64::try_from(revision).unwrap_or(0);
-    let after = known
-        .after
-        .filter(|after| known.epoch.as_ref() == Some(&epoch) && *after <= revision);
-    let (kind, (routes, removed)) = match after {
-        Some(after) if after == revision => (FeedKind::Delta, (Vec::new(), Vec::new())),
-        Some(after) => (FeedKind::Delta, changed_after(&mut view, after).await?),
-        None => (
-            FeedKind::Snapshot,
-            (changed_after(&mut view, 0).await?.0, Vec::new()),
-        ),
-    };
-    Ok(Feed {
-        // Nothing is revoked by a control plane yet.
-        revoked: Vec::new(),
-        epoch,
-        revision,
-        time: store.clock.wall_seconds(),
-        lease: timing.feed_lease.as_secs(),
-        kind,
-        routes,
-        removed,
-        keys: keys.feed(),
-    })
-}
-
-async fn changed_after(
-    db: &mut SqliteConnection,
-    after: u64,
-) -> Result<(Vec<Route>, Vec<Removed>), Refusal> {
-    let rows: Vec<(String, i64, Option<String>)> = sqlx::query_as(
-        "SELECT gitspace, generation, body FROM route WHERE revision > ? ORDER BY revision",
-    )
-    .bind(i64::try_from(after).unwrap_or(i64::MAX))
-    .fetch_all(db)
-    .await?;
-    let (mut routes, mut removed) = (Vec::new(), Vec::new());
-    for (gitspace, generation, body) in rows {
-        let generation = u64::try_from(generation).unwrap_or(0);
-        match body {
-            Some(body) => routes.push(Route {
-                generation,
-                ..serde_json::from_str(&body)?
-            }),
-            None => removed.push(Removed {
-                gitspace: super::rows::stored(&gitspace)?,
-                generation,
-            }),
-        }
-    }
-    Ok((routes, removed))
-}
 
 /// The first redemption of a ticket wins.
 pub(super) async fn redeem(store: &Store, asked: &Redeem) -> Result<(), Refusal> {

@@ -19,6 +19,8 @@ pub(super) enum Trigger {
     Start,
     /// The user wants it suspended.
     Stop,
+    /// The user does not want the start any more that this step is under way for.
+    Cancel(Step),
     /// The user wants the gitspace gone.
     Delete,
     /// A new instance takes its place; the data is kept for it.
@@ -72,6 +74,9 @@ pub(super) enum Refused {
     /// Nothing to stop.
     #[error("it is not running")]
     NotRunning,
+    /// No start to cancel.
+    #[error("no start is under way")]
+    NotStarting,
     /// It is in error.
     #[error("it is in error; start it again or delete it")]
     InError,
@@ -85,6 +90,7 @@ pub(super) fn next(state: I, trigger: Trigger, age: Duration) -> Result<Change, 
     match trigger {
         Trigger::Start => start(state, age),
         Trigger::Stop => stop(state, age),
+        Trigger::Cancel(step) => cancel(state, step),
         Trigger::Delete => delete(state, age),
         Trigger::Replace => Ok(replace(state)),
         Trigger::Done(step) => done(state, step),
@@ -117,6 +123,16 @@ fn stop(state: I, age: Duration) -> Result<Change, Refused> {
         I::Uninitialized | I::Deleted | I::Cleaned | I::PendingCleanup | I::Resetting => {
             Err(Refused::NotRunning)
         }
+    }
+}
+
+/// However young it is: what is under way is what is not wanted. Whoever is later than the start's end ends nothing.
+fn cancel(state: I, step: Step) -> Result<Change, Refused> {
+    match (state, step) {
+        (I::Starting, Step::AgentStart) => Ok(go(I::Stopping, Step::AgentStop)),
+        // Nothing runs in the instance yet.
+        (I::Starting, _) => Ok(go(I::Stopping, Step::VmSuspend)),
+        _ => Err(Refused::NotStarting),
     }
 }
 

@@ -10,7 +10,12 @@
 //! | `tasks` | the queue that delegates work on |
 //! | `overdue` | what time brings: lost leases, late actions, forgetting |
 //! | `routes` | what gateways are to know of a gitspace |
-//! | `feed` | what gateways learn, redeem and report |
+//! | `poll` | the feed: what gateways learn, in a long poll |
+//! | `history` | the feed's epoch and revisions, and what a restored database does to them |
+//! | `wake` | starts what somebody opens, and tells how that goes |
+//! | `feed` | what gateways redeem and report |
+//! | `typed` | what agents saw of typing in terminals, for gateways |
+//! | `revocations` | what counts no more at any gateway |
 //! | `keys` | the signing key and tickets |
 //! | `store`, `rows`, `clock` | SQLite, and what is in it |
 //!
@@ -20,17 +25,22 @@ mod clock;
 mod domain;
 mod feed;
 mod gitspaces;
+mod history;
 mod keys;
 mod lifecycle;
 mod orchestrate;
 mod overdue;
+mod poll;
 mod refusal;
 mod rest;
+mod revocations;
 mod routes;
 mod rows;
 mod store;
 mod tasks;
+mod typed;
 mod validate;
+mod wake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -75,6 +85,8 @@ pub struct Timing {
     pub ticket: Duration,
     /// How long a gateway may use routes without another answer.
     pub feed_lease: Duration,
+    /// How long it is remembered that a route was removed. A gateway that was away for longer gets everything.
+    pub removed_kept: Duration,
 }
 
 impl Default for Timing {
@@ -85,6 +97,7 @@ impl Default for Timing {
             orchestration: Duration::from_secs(60 * 60),
             ticket: Duration::from_secs(60),
             feed_lease: Duration::from_secs(300),
+            removed_kept: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -117,7 +130,12 @@ struct State {
     user_token: Secret,
     gateway_token: Secret,
     delegate_token: Secret,
+    watchers: wake::Watchers,
+    typed: typed::Typed,
     stop: CancellationToken,
+    /// What this run of the process is called in the feed.
+    run: String,
+    prepared: poll::Prepared,
 }
 
 /// Runs the control plane on `listener` until `stop`.
@@ -136,20 +154,27 @@ pub async fn serve_with(
     timing: Timing,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let taken_up = |error| Error::TakeUp(Box::new(error));
+    let store = Store::open(&settings.database).await?;
+    overdue::renew_all(&store, &timing)
+        .await
+        .map_err(taken_up)?;
+    let run = history::begin_run(&store).await.map_err(taken_up)?;
     let state = Arc::new(State {
         domain: settings.gateway_url.parse()?,
         keys: Keys::open(&settings.signing_key, &settings.public_url)?,
-        store: Store::open(&settings.database).await?,
+        store,
         timing,
         user: settings.user,
         user_token: settings.user_token,
         gateway_token: settings.gateway_token,
         delegate_token: settings.delegate_token,
+        watchers: wake::Watchers::default(),
+        typed: typed::Typed::default(),
         stop: stop.clone(),
+        run,
+        prepared: poll::Prepared::default(),
     });
-    overdue::renew_all(&state.store, &state.timing)
-        .await
-        .map_err(|error| Error::TakeUp(Box::new(error)))?;
     tokio::select! {
         () = rest::serve(listener, state.clone()) => {}
         () = overdue::keep_time(&state) => {}

@@ -46,7 +46,7 @@ pub(super) async fn act(
     let instance = match latest {
         Some(old) if change.fresh => {
             replace(w, row, &old, timing).await?;
-            insert_instance(w, row, old.runner).await?
+            insert_instance(w, row, Some(&old)).await?
         }
         Some(same) => {
             cancel_tasks(w, &same.id).await?;
@@ -57,6 +57,41 @@ pub(super) async fn act(
     enter(w, &instance, change.to, None, Some(timing)).await?;
     enqueue(w, row, &instance, step).await?;
     publish(w, row).await
+}
+
+/// The user does not want the start any more that is under way.
+pub(super) async fn cancel(
+    w: &mut Write,
+    row: &GitspaceRow,
+    timing: &Timing,
+) -> Result<(), Refusal> {
+    let none = |state| refused(row, state, lifecycle::Refused::NotStarting);
+    let latest = InstanceRow::latest(w.connection(), &row.id).await?;
+    let instance = latest.ok_or_else(|| none(InstanceState::Uninitialized))?;
+    let state = instance.state();
+    let step = under_way(w, &instance.id).await?;
+    let trigger = Trigger::Cancel(step.ok_or_else(|| none(state))?);
+    let Change { to, work, .. } = lifecycle::next(state, trigger, instance.age(w.now))
+        .map_err(|why| refused(row, state, why))?;
+    begin_action(w, row, "stop").await?;
+    cancel_tasks(w, &instance.id).await?;
+    enter(w, &instance, to, None, Some(timing)).await?;
+    if let Some(step) = work {
+        enqueue(w, row, &instance, step).await?;
+    }
+    publish(w, row).await
+}
+
+/// What is being done for an instance, or is to be done next.
+async fn under_way(w: &mut Write, instance: &str) -> Result<Option<Step>, Refusal> {
+    let work: Option<String> = sqlx::query_scalar(
+        "SELECT work FROM task WHERE instance = ? AND state IN ('queued', 'leased') ORDER BY seq LIMIT 1",
+    )
+    .bind(instance)
+    .fetch_optional(w.connection())
+    .await?;
+    let step = |work: String| Ok(step_of(&serde_json::from_str::<Work>(&work)?));
+    work.map(step).transpose()
 }
 
 /// The user wants the gitspace gone. Whether it is gone already.
@@ -184,7 +219,7 @@ async fn replace(
 async fn insert_instance(
     w: &mut Write,
     row: &GitspaceRow,
-    runner: Option<String>,
+    old: Option<&InstanceRow>,
 ) -> Result<InstanceRow, Refusal> {
     let gitspace: GitspaceId = stored(&row.id)?;
     let mut random = [0; 6];
@@ -192,14 +227,16 @@ async fn insert_instance(
     let id = InstanceId::new(&gitspace, random);
     let now = w.now;
     Ok(sqlx::query_as(
-        "INSERT INTO instance (id, gitspace, state, since, runner) VALUES (?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO instance (id, gitspace, state, since, runner, ports) VALUES (?, ?, ?, ?, ?, ?) RETURNING *",
     )
     .bind(id.as_str())
     .bind(&row.id)
     .bind(lifecycle::name(InstanceState::Uninitialized))
     .bind(now)
     // The data of earlier instances is on that runner.
-    .bind(runner)
+    .bind(old.and_then(|old| old.runner.as_deref()))
+    // Until it says its own: whoever opens one of them meanwhile is told that it starts, and not that there is no such port.
+    .bind(old.map_or("{}", |old| &old.ports))
     .fetch_one(w.connection())
     .await?)
 }

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use super::{
-    State, Timing, feed,
+    State, Timing, feed, history,
     lifecycle::Trigger,
     orchestrate::{advance, cancel_tasks, millis},
     refusal::{Chain, Refusal},
+    revocations,
     rows::InstanceRow,
     store::{Store, Write},
     tasks::{TaskRow, finish},
@@ -40,10 +41,13 @@ async fn tick(state: &State) -> Result<(), Refusal> {
         time_out(&mut w, &state.timing).await?,
         forget(&mut w).await?,
         feed::forget_redeemed(&mut w).await?,
+        revocations::forget(&mut w).await?,
+        history::forget_removed(&mut w, millis(state.timing.removed_kept)).await?,
     ];
     if changes.contains(&true) {
         w.commit().await?;
     }
+    state.prepared.forget();
     Ok(())
 }
 

@@ -60,6 +60,12 @@ pub(super) enum Refusal {
     /// The ticket's time is over.
     #[error("the ticket has expired; ask for a new one")]
     ExpiredToken,
+    /// As many as are kept.
+    #[error("there are too many revocations")]
+    TooManyRevocations(i64),
+    /// As many gateways watch starts as may at once.
+    #[error("too many starts are being watched; try again in a moment")]
+    TooManyWatchers,
     /// The store failed.
     #[error("the control plane's store failed")]
     Store(#[from] sqlx::Error),
@@ -93,7 +99,10 @@ impl Refusal {
             Self::WrongState(_) | Self::KeyReused | Self::LostLease | Self::TicketUsed => {
                 StatusCode::CONFLICT
             }
-            Self::Store(sqlx::Error::PoolTimedOut) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyRevocations(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::TooManyWatchers | Self::Store(sqlx::Error::PoolTimedOut) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Store(_)
             | Self::Stored(_)
             | Self::Signing(_)
@@ -120,7 +129,8 @@ impl Refusal {
             Self::LostLease => "lost-lease",
             Self::TicketUsed => "ticket-used",
             Self::ExpiredToken => "expired-token",
-            Self::Store(sqlx::Error::PoolTimedOut) => "overloaded",
+            Self::TooManyRevocations(_) => "too-many-revocations",
+            Self::TooManyWatchers | Self::Store(sqlx::Error::PoolTimedOut) => "overloaded",
             Self::Store(_)
             | Self::Stored(_)
             | Self::Signing(_)
@@ -139,6 +149,9 @@ impl Refusal {
                 "port {port} is not forwarded; name it under `ports` when the gitspace is created"
             )),
             Self::KeyReused => Some("send another key, or the same request as before".into()),
+            Self::TooManyRevocations(max) => Some(format!(
+                "{max} are kept, which is all that gateways keep; give `until` from now on"
+            )),
             Self::LostLease => Some("the task was handed out again or cancelled; forget it".into()),
             _ => None,
         }

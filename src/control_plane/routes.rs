@@ -15,6 +15,7 @@ use crate::api::{
     access::Visibility,
     gitspace::InstanceState,
     route::{Auth, HostHeader, PortRoute, Prefix, Protocol, Route, RouteState},
+    wake::Wakers,
 };
 
 /// Stands in a route for the IDE's port as long as there is no instance to have one: a port that is not listed is
@@ -49,13 +50,15 @@ async fn put_route(w: &mut Write, row: &GitspaceRow, body: Option<String>) -> Re
     .bind(&row.id)
     .fetch_one(w.connection())
     .await?;
+    let removed = body.is_none().then_some(w.wall);
     sqlx::query(
-        "INSERT OR REPLACE INTO route (gitspace, revision, generation, body) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO route (gitspace, revision, generation, body, removed) VALUES (?, ?, ?, ?, ?)",
     )
     .bind(&row.id)
     .bind(revision)
     .bind(generation)
     .bind(body)
+    .bind(removed)
     .execute(w.connection())
     .await?;
     Ok(())
@@ -103,6 +106,7 @@ fn route(row: &GitspaceRow, instance: Option<&InstanceRow>) -> Result<Route, Ref
         ports,
         allow: Vec::new(),
         shares: Vec::new(),
+        wake: Wakers::default(),
     })
 }
 
@@ -112,7 +116,9 @@ fn port_route(port: u16, visibility: Visibility) -> PortRoute {
         protocol: Protocol::default(),
         visibility,
         host_header: HostHeader::default(),
+        origin: None,
         cors: Vec::new(),
+        upgrades: Vec::new(),
         tls: None,
         upstream: None,
     }

@@ -69,6 +69,7 @@ pub(super) struct Store {
     pub(super) clock: Clock,
     routes: watch::Sender<()>,
     tasks: watch::Sender<()>,
+    events: watch::Sender<()>,
 }
 
 impl Store {
@@ -117,6 +118,7 @@ impl Store {
             clock: Clock::start(),
             routes: watch::Sender::new(()),
             tasks: watch::Sender::new(()),
+            events: watch::Sender::new(()),
         })
     }
 
@@ -134,17 +136,23 @@ impl Store {
             wall: self.clock.wall(),
             routes: Wake::new(&self.routes),
             tasks: Wake::new(&self.tasks),
+            events: Wake::new(&self.events),
         })
     }
 
-    /// Tells of every commit from now on that changes a route.
-    pub(super) fn route_changes(&self) -> watch::Receiver<()> {
+    /// Tells of every commit from now on that the feed tells of.
+    pub(super) fn feed_changes(&self) -> watch::Receiver<()> {
         self.routes.subscribe()
     }
 
     /// Tells of every commit from now on after which a task may be free.
     pub(super) fn task_changes(&self) -> watch::Receiver<()> {
         self.tasks.subscribe()
+    }
+
+    /// Tells of every commit from now on that adds to what a gitspace went through.
+    pub(super) fn event_changes(&self) -> watch::Receiver<()> {
+        self.events.subscribe()
     }
 
     /// Closes the file: everything is in it, and the WAL is gone.
@@ -175,6 +183,7 @@ pub(super) struct Write {
     pub(super) wall: i64,
     routes: Wake,
     tasks: Wake,
+    events: Wake,
 }
 
 impl Write {
@@ -186,12 +195,17 @@ impl Write {
     /// Makes it durable, then wakes who waits for changes.
     pub(super) async fn commit(self) -> Result<(), Refusal> {
         let Self {
-            tx, routes, tasks, ..
+            tx,
+            routes,
+            tasks,
+            events,
+            ..
         } = self;
         let commit = async move {
             tx.commit().await?;
             routes.send();
             tasks.send();
+            events.send();
             Ok(())
         };
         tokio::spawn(commit).await?
@@ -204,6 +218,7 @@ impl Write {
         kind: &str,
         message: &str,
     ) -> Result<i64, Refusal> {
+        self.events.due = true;
         let id: i64 = sqlx::query_scalar(
             "INSERT INTO event (gitspace, time, kind, message) VALUES (?, ?, ?, ?) RETURNING id",
         )
@@ -229,9 +244,14 @@ impl Write {
         self.tasks.due = true;
     }
 
+    /// Says that gateways are to be told of something after this.
+    pub(super) fn tells_gateways(&mut self) {
+        self.routes.due = true;
+    }
+
     /// The number of this change: revisions follow the order of commits, since there is one writer.
     pub(super) async fn revision(&mut self) -> Result<i64, Refusal> {
-        self.routes.due = true;
+        self.tells_gateways();
         Ok(
             sqlx::query_scalar("UPDATE meta SET revision = revision + 1 RETURNING revision")
                 .fetch_one(self.connection())

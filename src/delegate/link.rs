@@ -17,9 +17,11 @@ use super::{
     back_off::BackOff,
     call::{CallError, Peer},
     dispatch::Dispatch,
+    typed::Told,
 };
 use crate::{
     api::{
+        activity::Typed,
         runner::PoolOwner,
         task::{Heartbeat, Register, Registered, Task},
     },
@@ -28,6 +30,8 @@ use crate::{
 
 const WAIT_SECONDS: u64 = 30;
 const CALL_WITHIN: Duration = Duration::from_secs(15);
+/// What it is asked for is in its memory.
+const TYPED_WITHIN: Duration = Duration::from_secs(2);
 /// How long tasks under way may go on after a stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(8);
 
@@ -160,15 +164,17 @@ impl Link {
         }
     }
 
-    /// Says which tasks are under way.
+    /// Says which tasks are under way, and where somebody typed.
     async fn beat(&self, id: &str, every: Duration) -> CallError {
         let path = format!("/v1/delegates/{id}/heartbeat");
+        let mut told = Told::default();
         loop {
             tokio::time::sleep(every).await;
             let tasks: HashSet<String> =
                 self.under_way().iter().map(|(id, _)| id.clone()).collect();
             let heartbeat = Heartbeat {
                 tasks: tasks.into_iter().collect(),
+                typed: told.news(self.typed().await),
             };
             if let Err(error) = self
                 .control_plane
@@ -178,6 +184,15 @@ impl Link {
                 return error;
             }
         }
+    }
+
+    /// What the runner knows of typing in terminals. Leases do not wait for it.
+    async fn typed(&self) -> Vec<Typed> {
+        let typed = self.runner.get("/typed", TYPED_WITHIN).await;
+        typed.unwrap_or_else(|error| {
+            tracing::debug!(error = %Chain(&error), "the runner does not say where somebody typed");
+            Vec::new()
+        })
     }
 
     async fn finish(&self) {

@@ -10,6 +10,7 @@
 mod alive;
 mod networks;
 mod preface;
+mod sockets;
 
 use std::{
     io,
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,12 +29,14 @@ use tokio::{
 
 pub(crate) use networks::Networks;
 pub(crate) use preface::speaks_h2;
+pub use sockets::{Named, Sockets};
 
 use super::{
     Gateway, Worker,
     auth::LastToken,
     connection::{self, Counted, Peer},
     limit::{Admission, Full, Place},
+    live::look_over,
     proxy_protocol::{self, Addresses},
     tls::{Acceptor, Tls},
 };
@@ -49,7 +53,7 @@ const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     proxy-status: cde-gateway; error=connection_limit_reached; details=\"overloaded\"\r\n\r\n";
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// A bound address: one socket per worker.
+/// A bound address: one socket per worker, or more.
 pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
     listen: Listen,
@@ -80,16 +84,57 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Binds an address for so many workers.
-pub(crate) fn bind(listen: &Listen, workers: usize) -> Result<Bound, BindError> {
+/// The key that asks for these sockets.
+const KEY: &str = "gateway.listen";
+
+/// Takes the sockets of an address that this process was given, or binds it, for so many workers.
+pub(crate) fn bind(listen: &Listen, workers: usize, sockets: &Sockets) -> Result<Bound, BindError> {
+    let error = |address| move |source| BindError { address, source };
+    let given = sockets.take(KEY, listen.address);
+    let given = given.map_err(error(listen.address))?;
+    let (address, own) = match given.first() {
+        Some(first) => {
+            let address = first.local_addr().map_err(error(listen.address))?;
+            (address, given)
+        }
+        None => bind_new(listen.address, workers)?,
+    };
+    let shared = own
+        .iter()
+        .try_for_each(|socket| sockets.keep(KEY, listen.address, socket))
+        .and_then(|()| share(own, workers));
+    Ok(Bound {
+        address,
+        listen: listen.clone(),
+        sockets: shared.map_err(error(address))?,
+    })
+}
+
+/// At least one socket for each worker. Where there are fewer, workers share one: another that is bound beside them would take its
+/// queue along if this process did not come to serve.
+fn share(
+    mut own: Vec<std::net::TcpListener>,
+    workers: usize,
+) -> io::Result<Vec<std::net::TcpListener>> {
+    for number in 0..workers.saturating_sub(own.len()) {
+        own.push(own[number].try_clone()?);
+    }
+    Ok(own)
+}
+
+/// Binds an address that this process was not given.
+fn bind_new(
+    asked: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), BindError> {
     let error = |address| move |source| BindError { address, source };
     // SO_REUSEPORT would also let a second gateway in: a first socket without it finds out whether somebody is there.
-    let probe = socket(listen.address, false).map_err(error(listen.address))?;
+    let probe = socket(asked, false).map_err(error(asked))?;
     let address = probe
         .local_addr()
         .ok()
         .and_then(|address| address.as_socket())
-        .unwrap_or(listen.address);
+        .unwrap_or(asked);
     drop(probe);
     let sockets = (0..workers)
         .map(|_| {
@@ -99,11 +144,7 @@ pub(crate) fn bind(listen: &Listen, workers: usize) -> Result<Bound, BindError> 
         })
         .collect::<io::Result<Vec<_>>>()
         .map_err(error(address))?;
-    Ok(Bound {
-        address,
-        listen: listen.clone(),
-        sockets,
-    })
+    Ok((address, sockets))
 }
 
 /// A listening socket of one owner; `[::]` takes IPv6 only, as everywhere.
@@ -140,8 +181,8 @@ pub(crate) fn start(
         listen, sockets, ..
     } in bound
     {
-        for (share, socket) in shares.iter_mut().zip(sockets) {
-            share.push((socket, listen.clone()));
+        for (number, socket) in sockets.into_iter().enumerate() {
+            shares[number % workers].push((socket, listen.clone()));
         }
     }
     shares
@@ -151,13 +192,13 @@ pub(crate) fn start(
             let gateway = Arc::clone(gateway);
             thread::Builder::new()
                 .name(format!("gateway-{number}"))
-                .spawn(move || run(gateway, listeners))
+                .spawn(move || run(gateway, number, listeners))
         })
         .collect()
 }
 
 /// One worker, until the drain is over.
-fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
+fn run(gateway: Arc<Gateway>, number: usize, listeners: Vec<(std::net::TcpListener, Listen)>) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -173,6 +214,7 @@ fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
         let drain = gateway.drain.clone();
         let worker = Arc::new(Worker {
             pool: gateway.upstreams.pool(),
+            live: gateway.lives.shard(number),
             gateway,
         });
         for (socket, listen) in listeners {
@@ -189,8 +231,10 @@ fn run(gateway: Arc<Gateway>, listeners: Vec<(std::net::TcpListener, Listen)>) {
                 worker.pool.sweep();
             }
         };
+        let overdue = look_over(&worker.live, &worker.gateway.timeouts);
         tokio::select! {
             () = sweep => {}
+            () = overdue => {}
             () = drain.finished() => {}
         }
     });
@@ -224,7 +268,7 @@ impl Listener {
     }
 }
 
-/// Accepts until the stop begins.
+/// Accepts until the stop begins, or another process has taken over.
 async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
     let local = socket.local_addr().unwrap_or(listen.address);
     let listener = Listener::new(&listen, local, worker.gateway.tls.as_ref());
@@ -233,6 +277,7 @@ async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
         let accepted = tokio::select! {
             biased;
             () = worker.gateway.drain.begun() => return,
+            () = worker.gateway.drain.handed_over() => break,
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -242,6 +287,14 @@ async fn accept(worker: Arc<Worker>, socket: TcpListener, listen: Listen) {
                 tracing::warn!(address = %local, %error, "cannot accept; trying again");
                 tokio::time::sleep(BACK_OFF).await;
             }
+        }
+    }
+    // Where the other one does not listen, nobody else would serve those who wait.
+    for _ in 0..BACKLOG {
+        match socket.accept().now_or_never() {
+            Some(Ok((stream, client))) => admit(&worker, stream, client, &listener),
+            Some(Err(error)) if is_of_connection(&error) => {}
+            _ => return,
         }
     }
 }

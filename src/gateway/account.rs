@@ -15,10 +15,9 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime},
 };
 
-use dashmap::DashMap;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::{
@@ -89,6 +88,8 @@ pub(crate) enum End {
     Drained,
     /// Its target is another now.
     TargetChanged,
+    /// Whoever had it may not have it any more.
+    AccessEnded,
 }
 
 impl End {
@@ -101,6 +102,7 @@ impl End {
             Self::Lifetime => "lifetime",
             Self::Drained => "drained",
             Self::TargetChanged => "target-changed",
+            Self::AccessEnded => "access-ended",
         }
     }
 
@@ -109,7 +111,11 @@ impl End {
             Self::Done => "both",
             Self::ClientGone => "client",
             Self::GitspaceBroke => "gitspace",
-            Self::Idle | Self::Lifetime | Self::Drained | Self::TargetChanged => "gateway",
+            Self::Idle
+            | Self::Lifetime
+            | Self::Drained
+            | Self::TargetChanged
+            | Self::AccessEnded => "gateway",
         }
     }
 }
@@ -118,7 +124,7 @@ impl End {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) time: SystemTime,
-    pub(crate) id: Box<str>,
+    pub(crate) id: Arc<str>,
     pub(crate) client: IpAddr,
     pub(crate) protocol: &'static str,
     pub(crate) method: Method,
@@ -147,7 +153,6 @@ pub(crate) struct Sink {
     pub(crate) log: log::AccessLog,
     pub(crate) traces: traces::Traces,
     drain: Drain,
-    activity: DashMap<GitspaceId, i64>,
 }
 
 impl Sink {
@@ -162,33 +167,7 @@ impl Sink {
             log,
             traces,
             drain,
-            activity: DashMap::new(),
         })
-    }
-
-    /// Gitspaces used since the last call, with the second of their last use.
-    pub(crate) fn take_activity(&self) -> Vec<(GitspaceId, i64)> {
-        let taken: Vec<_> = self
-            .activity
-            .iter()
-            .map(|entry| (entry.key().clone(), *entry.value()))
-            .collect();
-        for (gitspace, time) in &taken {
-            self.activity
-                .remove_if(gitspace, |_, latest| latest == time);
-        }
-        taken
-    }
-
-    fn active(&self, gitspace: &GitspaceId) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64);
-        if let Some(mut latest) = self.activity.get_mut(gitspace) {
-            *latest = now;
-            return;
-        }
-        self.activity.insert(gitspace.clone(), now);
     }
 }
 
@@ -205,7 +184,7 @@ impl Account {
     /// Opens the account of a request. Its method and path are kept as they are: `http::for_the_log` bounds them.
     pub(crate) fn open(
         sink: &Arc<Sink>,
-        id: Box<str>,
+        id: Arc<str>,
         client: IpAddr,
         protocol: &'static str,
         (method, path): (Method, Box<str>),
@@ -261,6 +240,16 @@ impl Account {
     /// The request's identifier.
     pub(crate) fn id(&self) -> &str {
         self.record.as_ref().map_or("", |record| &record.id)
+    }
+
+    /// The path that was asked for, as the log has it.
+    pub(crate) fn path(&self) -> &str {
+        self.record.as_ref().map_or("", |record| &record.path)
+    }
+
+    /// The same, to keep.
+    pub(crate) fn shared_id(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.record.as_ref()?.id))
     }
 
     /// The step that begins now.
@@ -328,10 +317,21 @@ impl Account {
         self.finish(end.reason(), end.ended_by(), None);
     }
 
+    /// Closes it: it had to end, because of this.
+    pub(crate) fn close_because(mut self, end: End, detail: &str) {
+        let detail = Some(shortened(detail, DETAIL_MAX));
+        self.finish(end.reason(), end.ended_by(), detail);
+    }
+
     /// Closes it: it was rejected.
-    pub(crate) fn reject(mut self, rejection: &Rejection) {
+    pub(crate) fn reject(self, rejection: &Rejection) {
+        self.reject_as(rejection, rejection.status());
+    }
+
+    /// Closes it: it was rejected, and told so with this status.
+    pub(crate) fn reject_as(mut self, rejection: &Rejection, status: http::StatusCode) {
         let detail = detail(rejection);
-        self.with(|record| record.status = rejection.status().as_u16());
+        self.with(|record| record.status = status.as_u16());
         let by = match rejection.fault() {
             Fault::Client => "client",
             Fault::Gitspace => "gitspace",
@@ -353,13 +353,6 @@ impl Account {
             .map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         record.total_micros = self.start.elapsed().as_micros() as u64;
         self.sink.metrics.closed(&record);
-        if let Some(gitspace) = record
-            .gitspace
-            .as_ref()
-            .filter(|_| record.step == Step::Relay)
-        {
-            self.sink.active(gitspace);
-        }
         if let Some(span) = self.span.take() {
             span.end(&record);
         }
@@ -384,8 +377,9 @@ fn detail(rejection: &Rejection) -> Option<Box<str>> {
     let text = match rejection {
         Rejection::InvalidToken(why) => why.clone(),
         Rejection::BadRequest(why) => (*why).to_owned(),
+        Rejection::AccessEnded(why) => why.as_ref().to_owned(),
         Rejection::Tls { source, .. } => Chain(source).to_string(),
-        Rejection::Unreachable(error) => error.to_string(),
+        Rejection::Unreachable(error) | Rejection::NothingListens(_, error) => error.to_string(),
         Rejection::Broke(_, error) => Chain(&**error).to_string(),
         _ => return None,
     };

@@ -1,13 +1,16 @@
-//! The admin API: health, metrics, routes, revocations, shares, reload. On a listener of its own and on the background runtime.
+//! The admin API: health, metrics, routes, revocations, shares, streams, activity, reload. On a listener of its own and on the background runtime.
 //!
 //! `/healthz` and `/readyz` are open; everything else needs the bearer token. Routes, revocations and shares written here are kept over a
-//! restart.
+//! restart. `/api/routes` is the API of configurable-http-proxy, with a token of its own (`chp`).
 
+mod activity;
+mod chp;
+mod kept;
 mod shares;
+mod streams;
 
 use std::{
     io,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -28,22 +31,30 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use kept::Kept;
+pub(crate) use streams::{end_streams_of, streams_of};
+
 use super::{
-    Gateway, ReloadRequest, Settings,
+    Elsewhere, Gateway, ReloadRequest, Settings,
     auth::RevokeError,
     ready::Readiness,
     route::{Entry, RouteError, Source},
+    turns::Turn,
 };
 use crate::api::{
     GitspaceId, Secret,
     path::RoutePath,
     problem::{MEDIA_TYPE, Problem},
-    revocation::{Revocation, RevocationKind},
+    revocation::{Reach, Revocation, RevocationKind, Revoked},
     route::{Route, RouteState},
 };
 
 const BODY_MAX: usize = 1024 * 1024;
 const RELOAD_WITHIN: Duration = Duration::from_secs(30);
+/// How often another process' routes are looked for.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How long processes that were taken over from have to tell of their streams.
+const ELSEWHERE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -52,40 +63,11 @@ pub(crate) struct Api {
     token: Secret,
     registry: Arc<Registry>,
     reload: Option<mpsc::Sender<ReloadRequest>>,
+    elsewhere: Option<mpsc::Sender<Elsewhere>>,
     /// Where browsers come in, as far as is known here.
     https_port: Option<u16>,
     kept: Arc<Mutex<Kept>>,
-}
-
-/// Routes written by the API, and the file that keeps them.
-struct Kept {
-    path: PathBuf,
-    routes: Vec<Route>,
-}
-
-impl Kept {
-    fn load(path: PathBuf) -> io::Result<Self> {
-        let routes = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
-                io::Error::other(format!(
-                    "{}: {error}; remove the file to start without its routes",
-                    path.display()
-                ))
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { path, routes })
-    }
-
-    /// On disk before it is acknowledged.
-    fn save(&self) -> io::Result<()> {
-        let temporary = self.path.with_extension("new");
-        let mut file = std::fs::File::create(&temporary)?;
-        serde_json::to_writer(&mut file, &self.routes)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, &self.path)
-    }
+    chp: Option<Arc<chp::Routes>>,
 }
 
 impl Api {
@@ -95,20 +77,52 @@ impl Api {
         registry: Registry,
         https_port: Option<u16>,
     ) -> io::Result<Self> {
-        let kept = Kept::load(settings.state_dir.join("api-routes.json"))?;
-        for route in &kept.routes {
-            if let Err(error) = gateway.routes.apply(Source::Api, route) {
-                tracing::warn!(gitspace = %route.gitspace, %error, "a kept route cannot be used");
-            }
-        }
+        let mut kept = Kept::new(settings.state_dir.join("api-routes.json"));
+        kept.catch_up(&gateway.routes)?;
+        let chp = chp::Routes::load(&gateway, settings)?;
         Ok(Self {
+            chp: chp.map(Arc::new),
             gateway,
             token: settings.admin_token.clone(),
             registry: Arc::new(registry),
             reload: settings.reload.clone(),
+            elsewhere: settings.elsewhere.clone(),
             https_port,
             kept: Arc::new(Mutex::new(kept)),
         })
+    }
+
+    /// Asks the processes that were taken over from. None: there is nobody to ask, or no answer.
+    async fn elsewhere<T>(&self, asked: impl FnOnce(oneshot::Sender<T>) -> Elsewhere) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let asking = async {
+            self.elsewhere.as_ref()?.send(asked(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        let answered = tokio::time::timeout(ELSEWHERE_WITHIN, asking).await;
+        answered.ok().flatten()
+    }
+}
+
+/// Takes in what another process writes with its API, until the stop.
+pub(crate) async fn follow(api: Api, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FOLLOW_EVERY) => {}
+        }
+        let mut kept = api.kept.lock().await;
+        if kept.is_behind()
+            && let Err(error) = kept.catch_up(&api.gateway.routes)
+        {
+            tracing::error!(%error, "cannot follow the routes of the admin API");
+        }
+        drop(kept);
+        if let Some(chp) = &api.chp
+            && let Err(error) = chp.follow(&api.gateway).await
+        {
+            tracing::error!(%error, "cannot follow the routes of CHP");
+        }
     }
 }
 
@@ -123,11 +137,15 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         .route("/v1/revocations/{kind}/{*id}", delete(unrevoke))
         .route("/v1/shares", get(shares::list).post(shares::make))
         .route("/v1/shares/{id}", delete(shares::remove))
+        .route("/v1/activity", get(activity::list).post(activity::tell))
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/end", post(streams::end))
         .layer(middleware::from_fn_with_state(api.clone(), guard));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .merge(guarded)
+        .merge(chp::router(&api))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
@@ -183,6 +201,8 @@ async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
+    let tasks = i64::try_from(api.gateway.drain.tasks()).unwrap_or(i64::MAX);
+    api.gateway.sink.metrics.tasks.set(tasks);
     let mut text = String::new();
     let _ = prometheus_client::encoding::text::encode(&mut text, &api.registry);
     let media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -259,12 +279,12 @@ async fn put_route(
         Err(error) => return problem(StatusCode::BAD_REQUEST, "bad-request", error.body_text()),
     };
     let mut kept = api.kept.lock().await;
+    let turn = kept.turn(&api.gateway.routes);
     if let Err(error) = api.gateway.routes.apply(Source::Api, &route) {
         return refused(&error);
     }
-    kept.routes.retain(|known| known.gitspace != route.gitspace);
-    kept.routes.push(route);
-    saved(&kept)
+    kept.put(route);
+    saved(&mut kept, turn)
 }
 
 async fn delete_route(State(api): State<Api>, Path(gitspace): Path<String>) -> Response {
@@ -279,25 +299,26 @@ async fn delete_route(State(api): State<Api>, Path(gitspace): Path<String>) -> R
         return unknown();
     };
     let mut kept = api.kept.lock().await;
+    let turn = kept.turn(&api.gateway.routes);
     match api.gateway.routes.remove(Source::Api, &gitspace) {
         Ok(true) => {
-            kept.routes.retain(|known| known.gitspace != gitspace);
-            saved(&kept)
+            kept.remove(&gitspace);
+            saved(&mut kept, turn)
         }
         Ok(false) => unknown(),
         Err(error) => refused(&error),
     }
 }
 
-fn saved(kept: &Kept) -> Response {
-    match kept.save() {
+fn saved(kept: &mut Kept, turn: io::Result<Turn>) -> Response {
+    match turn.and_then(|turn| kept.save(&turn)) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
             "not-kept",
             format!(
                 "the change holds until a restart; it cannot be written to {}: {error}",
-                kept.path.display()
+                kept.path().display()
             ),
         ),
     }
@@ -315,21 +336,12 @@ fn refused(error: &RouteError) -> Response {
     problem(status, reason, error.to_string())
 }
 
-/// What was revoked, and how far that reaches.
-#[derive(Serialize)]
-struct Revocations {
-    reaches: &'static str,
-    revocations: Vec<Revocation>,
-}
-
-/// Revocations that are made here are this gateway's own.
-const REACHES: &str = "this gateway";
-
-async fn revocations(State(api): State<Api>) -> Json<Revocations> {
+async fn revocations(State(api): State<Api>) -> Json<Revoked> {
     let mut revocations = api.gateway.auth.revocations();
     revocations.sort_by(|a, b| a.id.cmp(&b.id));
-    Json(Revocations {
-        reaches: REACHES,
+    Json(Revoked {
+        reaches: Reach::One,
+        problem: None,
         revocations,
     })
 }
@@ -346,14 +358,15 @@ async fn revoke(State(api): State<Api>, body: Result<Json<Revocation>, JsonRejec
             error.to_string(),
         );
     }
-    match api.gateway.auth.revoke(revocation, SystemTime::now()).await {
-        Ok(revocation) => {
-            tracing::info!(kind = ?revocation.kind, id = revocation.id, by = revocation.by, "revoked");
-            let answer = Revocations {
-                reaches: REACHES,
-                revocations: vec![revocation],
-            };
-            (StatusCode::CREATED, Json(answer)).into_response()
+    let (kind, id, by) = (
+        revocation.kind,
+        revocation.id.clone(),
+        revocation.by.clone(),
+    );
+    match api.gateway.revoke(revocation, SystemTime::now()).await {
+        Ok(revoked) => {
+            tracing::info!(?kind, id, by, reaches = ?revoked.reaches, "revoked");
+            (StatusCode::CREATED, Json(revoked)).into_response()
         }
         Err(error) => not_revoked(&error),
     }

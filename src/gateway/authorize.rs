@@ -1,17 +1,13 @@
 //! Authorize: who may use this port.
 //!
 //! Sixth step of the path, pure but for a look at the shares. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
-//! a gitspace exists only where it may use a port of it. What state the gitspace is in is said only to those who may know.
+//! a gitspace exists only where it may use a port of it. What state it is in comes after this step (`wake`).
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 
-use crate::api::{
-    GitspaceId,
-    access::{Port, Visibility},
-    route::RouteState,
-};
+use crate::api::{GitspaceId, access::Visibility, wake::Wakers};
 
 use super::{
     auth::Principal,
@@ -34,6 +30,9 @@ pub(crate) enum Who<'a> {
     },
 }
 
+/// The gitspace that a host leads to, and the port of it, if it has that one.
+pub(crate) type Found<'e> = (&'e Entry, Option<&'e Endpoint>);
+
 /// The port that may be used.
 #[derive(Debug)]
 pub(crate) struct Allowed<'e> {
@@ -46,28 +45,18 @@ pub(crate) struct Allowed<'e> {
 /// The port that may be used, or why not.
 pub(crate) fn authorize<'e>(
     who: Who<'_>,
-    found: Option<&'e (Arc<Entry>, Port)>,
+    found: Option<Found<'e>>,
     request: &Parts,
     head: &Head,
     (secure, domains): (bool, &[Box<str>]),
     grants: &Grants<'_>,
 ) -> Result<Allowed<'e>, Rejection> {
-    let Some((entry, port)) = found else {
-        return Err(match who {
-            Who::Anonymous(rejection) => rejection,
-            Who::Principal { principal, .. } => {
-                known(principal, head, None, grants);
-                match principal.share {
-                    Some(_) => Rejection::RevokedToken,
-                    None => Rejection::NoSuchGitspace,
-                }
-            }
-        });
-    };
-    let endpoint = entry.endpoint(*port);
-    if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.visibility == Visibility::Public) {
+    let there = found.map(|(entry, _)| entry);
+    let endpoint = found.and_then(|(_, endpoint)| endpoint);
+    if let (Some(entry), Some(endpoint)) = (there, endpoint)
+        && endpoint.visibility == Visibility::Public
+    {
         check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-        check_state(entry)?;
         return Ok(Allowed {
             entry,
             endpoint,
@@ -78,35 +67,58 @@ pub(crate) fn authorize<'e>(
         Who::Anonymous(rejection) => return Err(rejection),
         Who::Principal { principal, .. } => principal,
     };
-    let Some((endpoint, share)) =
-        endpoint.and_then(|endpoint| Some((endpoint, may(principal, entry, endpoint, grants)?)))
-    else {
-        return Err(refusal(principal, head, entry, endpoint, grants));
+    let candidate = Candidate::of(there, head);
+    let right = may(
+        principal,
+        candidate,
+        endpoint.unwrap_or(Endpoint::absent()),
+        grants,
+    );
+    let (Some(entry), Some(endpoint), Some(right)) = (there, endpoint, black_box(right)) else {
+        return Err(refusal(principal, candidate, there, endpoint, grants));
     };
     check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-    check_state(entry)?;
     Ok(Allowed {
         entry,
         endpoint,
-        share: share.id(),
+        share: right.share(),
     })
 }
 
 /// Why a principal may not use a port, as far as it may know.
 fn refusal(
     principal: &Principal,
-    head: &Head,
-    entry: &Entry,
+    candidate: Candidate<'_>,
+    found: Option<&Entry>,
     endpoint: Option<&Endpoint>,
     grants: &Grants<'_>,
 ) -> Rejection {
-    let known = known(principal, head, Some(entry), grants);
+    let known = known(principal, candidate, found, grants);
     match (&principal.share, known, endpoint) {
         // A visitor knew of one port, and of nothing else.
         (Some(_), ..) => Rejection::RevokedToken,
         (None, None, _) => Rejection::NoSuchGitspace,
         (None, Some(_), None) => Rejection::PortClosed,
         (None, Some(_), Some(_)) => Rejection::NotAllowed,
+    }
+}
+
+/// What a principal asked for, and what is looked at to tell whether it may: where there is none, a stand-in. So a look grows with
+/// the sender's own claims, and tells nothing of what is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) gitspace: &'a GitspaceId,
+    pub(crate) entry: &'a Entry,
+}
+
+impl<'a> Candidate<'a> {
+    pub(crate) fn of(found: Option<&'a Entry>, head: &'a Head) -> Self {
+        let entry = found.unwrap_or(Entry::absent());
+        let gitspace = match (found, named(head)) {
+            (None, Some((gitspace, _))) => gitspace,
+            _ => &entry.gitspace,
+        };
+        Self { gitspace, entry }
     }
 }
 
@@ -119,7 +131,8 @@ enum Right {
 }
 
 impl Right {
-    fn id(self) -> Option<Arc<str>> {
+    /// Which share it is by.
+    fn share(self) -> Option<Arc<str>> {
         match self {
             Self::Own => None,
             Self::Share(id) => Some(id),
@@ -147,7 +160,7 @@ impl Standing {
     fn of(principal: &Principal, entry: &Entry) -> Self {
         Self {
             named: entry.owner.as_ref() == Some(&principal.name)
-                || entry.allows(&principal.name)
+                || entry.allow.have(&principal.name)
                 || (principal.grants && principal.gitspaces.is_some()),
             // A static route without an organization is open to every principal.
             member: entry.org.is_none() || entry.org == principal.org,
@@ -166,21 +179,33 @@ impl Standing {
 /// What lets a principal use a port of a gitspace, unless its claims exclude it.
 fn may(
     principal: &Principal,
-    entry: &Entry,
+    candidate: Candidate<'_>,
     endpoint: &Endpoint,
     grants: &Grants<'_>,
 ) -> Option<Right> {
     let ports = principal.ports.as_ref();
     let excluded = ports.is_some_and(|ports| !ports.contains(&endpoint.port));
-    if excluded || !within_claims(principal, &entry.gitspace) {
+    if excluded || !within_claims(principal, candidate.gitspace) {
         return None;
     }
-    let standing = Standing::of(principal, entry);
+    let standing = Standing::of(principal, candidate.entry);
     if principal.share.is_none() && standing.opens(endpoint.visibility) {
         return Some(Right::Own);
     }
-    let share = grants.grant(principal, entry, endpoint.port)?;
+    let share = grants.grant(principal, candidate, endpoint.port)?;
     Some(Right::Share(share))
+}
+
+/// Whether somebody may go on with a port that is not public.
+pub(crate) fn still_may(
+    principal: Option<&Principal>,
+    entry: &Entry,
+    endpoint: &Endpoint,
+    grants: &Grants<'_>,
+) -> bool {
+    let gitspace = &entry.gitspace;
+    let may = |principal| may(principal, Candidate { gitspace, entry }, endpoint, grants);
+    principal.is_some_and(|principal| may(principal).is_some())
 }
 
 /// Siblings under one domain are same-site, so SameSite does not keep one gitspace's page from using another's cookie: unsafe
@@ -206,7 +231,7 @@ fn check_origin(
         return Ok(());
     }
     let origin = sole_origin(&request.headers);
-    let belongs = |origin| belongs(origin, head, Some(entry), Some(endpoint), secure, domains);
+    let belongs = |origin| belongs(origin, head, Some(entry), endpoint, secure, domains);
     match origin.is_some_and(belongs) {
         true => Ok(()),
         false => Err(Rejection::OriginRefused),
@@ -226,14 +251,14 @@ pub(crate) fn belongs(
     origin: &HeaderValue,
     head: &Head,
     entry: Option<&Entry>,
-    endpoint: Option<&Endpoint>,
+    endpoint: &Endpoint,
     secure: bool,
     domains: &[Box<str>],
 ) -> bool {
     let Ok(origin) = origin.to_str() else {
         return false;
     };
-    if endpoint.is_some_and(|endpoint| endpoint.names_origin(origin)) {
+    if endpoint.cors.have(origin) {
         return true;
     }
     let scheme = if secure { "https://" } else { "http" };
@@ -251,29 +276,42 @@ pub(crate) fn belongs(
     matches!(super::http::destination(host, domains), Destination::Gitspace(other, _) if other == *gitspace)
 }
 
-fn check_state(entry: &Entry) -> Result<(), Rejection> {
-    match entry.state {
-        RouteState::Running => Ok(()),
-        RouteState::Starting => Err(Rejection::Starting),
-        RouteState::Stopping | RouteState::Stopped | RouteState::Error => Err(Rejection::Stopped),
-    }
+/// Whether somebody who may use a port starts the gitspace by opening it. Never a visitor of a share's link: nobody knows who that is.
+pub(crate) fn wakes(
+    principal: &Principal,
+    entry: &Entry,
+    endpoint: &Endpoint,
+    grants: &Grants<'_>,
+) -> bool {
+    let candidate = Candidate {
+        gitspace: &entry.gitspace,
+        entry,
+    };
+    let Some(right) = may(principal, candidate, endpoint, grants) else {
+        return false;
+    };
+    let standing = Standing::of(principal, entry);
+    let owns = entry.owner.as_ref() == Some(&principal.name);
+    let shared = standing.named || matches!(right, Right::Share(_));
+    principal.share.is_none()
+        && match entry.wake {
+            Wakers::Off => false,
+            Wakers::Owner => owns,
+            Wakers::Shared => shared,
+            Wakers::Organization => shared || (entry.org.is_some() && standing.member),
+        }
 }
 
-/// The gitspace, if the principal may use any port of it, and so may know of it. The look is as long where there is none: it grows with
-/// the sender's own claims, and not with what a gitspace has.
+/// The gitspace that was found, if the principal may use any port of it, and so may know of it.
 pub(crate) fn known<'e>(
     principal: &Principal,
-    head: &Head,
+    candidate: Candidate<'_>,
     found: Option<&'e Entry>,
     grants: &Grants<'_>,
 ) -> Option<&'e Entry> {
-    let asked = named(head).map(|(gitspace, _)| gitspace);
-    let gitspace = found.map(|entry| &entry.gitspace).or(asked);
-    let within = gitspace.is_none_or(|gitspace| within_claims(principal, gitspace));
-    let by_share = gitspace.is_some_and(|gitspace| grants.any(principal, gitspace, found));
-    // They are asked in vain where there is no gitspace, and must be asked all the same.
-    let (within, by_share) = std::hint::black_box((within, by_share));
-    found.filter(|entry| within && (may_any(principal, entry) || by_share))
+    let knows = within_claims(principal, candidate.gitspace)
+        && (may_any(principal, candidate.entry) || grants.any(principal, candidate));
+    found.filter(|_| black_box(knows))
 }
 
 /// Whether it may use any port without a share.

@@ -12,6 +12,7 @@
 mod lists;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -34,7 +35,7 @@ pub(crate) struct Client {
     /// Whether it came over TLS to us or to a trusted proxy.
     pub(crate) secure: bool,
     /// The request's identifier that a trusted proxy gave it.
-    pub(crate) request_id: Option<Box<str>>,
+    pub(crate) request_id: Option<Arc<str>>,
     port: Port,
 }
 
@@ -194,7 +195,7 @@ fn port(text: &str) -> Option<u16> {
 }
 
 /// An identifier that may stand in a header, a log line and a page as it is.
-fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
+fn request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     let mut all = headers.get_all(&X_REQUEST_ID).iter();
     let (Some(id), None) = (all.next(), all.next()) else {
         return None;

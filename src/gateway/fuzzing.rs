@@ -5,8 +5,9 @@
 
 pub use super::{
     auth::fuzzing::{carriers, claims, cookies, session},
-    forward::fuzzing::headers,
+    forward::fuzzing::{bridge, headers},
     own::fuzzing::return_to,
+    relay::fuzzing::{frames, observer},
     route::fuzzing::routes_file,
 };
 
@@ -154,5 +155,8 @@ mod tests {
         seeds("claims", claims);
         seeds("session", session);
         seeds("return_to", return_to);
+        seeds("frames", frames);
+        seeds("observer", observer);
+        seeds("bridge", bridge);
     }
 }

@@ -6,18 +6,21 @@
 //! Not here: who is asking (`auth`), what the host leads to (`route`).
 
 mod authority;
+mod navigation;
 
 use std::fmt::Write;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
 
 use crate::api::{GitspaceId, access::Port};
 
 use super::rejection::{Form, Rejection};
 
 pub(crate) use authority::{host_and_port, origin_host};
+pub(crate) use navigation::is_ahead;
 
 use authority::Authority;
+use navigation::{is_top, navigates};
 
 /// What the rest of the path needs of a request's head.
 #[derive(Debug)]
@@ -176,10 +179,11 @@ fn label(label: &str) -> Option<(GitspaceId, Port)> {
     Some((label.parse().ok()?, Port::Ide))
 }
 
-/// Whether `Connection` nominates `upgrade` and there is an `Upgrade` (HTTP/1.1 only). To what is `forward`'s to judge.
+/// Whether `Connection` nominates `upgrade` and there is an `Upgrade`. To what is `forward`'s to judge. A client can say so over
+/// HTTP/1.1 only; over HTTP/2 it was `connection::h2` (RFC 8441).
 fn asks_for_upgrade(request: &Parts) -> bool {
     let headers = &request.headers;
-    request.version == Version::HTTP_11
+    matches!(request.version, Version::HTTP_11 | Version::HTTP_2)
         && headers.contains_key(header::UPGRADE)
         && nominated(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
@@ -191,28 +195,6 @@ pub(crate) fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-}
-
-/// Whether a browser goes there as a page (Fetch Metadata; `Accept` where a client sends none).
-fn navigates(method: &Method, headers: &HeaderMap) -> bool {
-    const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return false;
-    }
-    match headers.get(MODE) {
-        Some(mode) => mode == "navigate",
-        None => headers
-            .get(header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-            .is_some_and(|accept| accept.contains("text/html")),
-    }
-}
-
-/// Browsers that do not say are taken for it.
-fn is_top(headers: &HeaderMap) -> bool {
-    const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
-    let destination = headers.get(DESTINATION);
-    destination.is_none_or(|destination| destination == "document")
 }
 
 /// Method and path as a log line may hold them: ASCII on one line, of bounded length. A query is left out: it may hold secrets.
@@ -376,25 +358,5 @@ mod tests {
         let found = parse(&head(&request), &domains(), Transport::Plain).unwrap();
         assert!(found.upgrade && !found.navigation);
         assert_eq!(&*found.host, "api-k3x9q2.gitspaces.localhost");
-    }
-
-    #[test]
-    fn navigations_are_recognised() {
-        let headers = |name: &'static str, value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            headers
-        };
-        assert!(navigates(
-            &Method::GET,
-            &headers("sec-fetch-mode", "navigate")
-        ));
-        assert!(!navigates(&Method::GET, &headers("sec-fetch-mode", "cors")));
-        assert!(navigates(&Method::GET, &headers("accept", "text/html,*/*")));
-        assert!(!navigates(&Method::GET, &headers("accept", "*/*")));
-        assert!(!navigates(
-            &Method::POST,
-            &headers("sec-fetch-mode", "navigate")
-        ));
     }
 }

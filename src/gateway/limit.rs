@@ -7,17 +7,18 @@
 //!
 //! Bytes within a stream, and frames of a WebSocket, are no requests: nothing here sees them but the rate of bytes.
 //!
-//! Not here: limits on heads and bodies (`connection`, `forward`).
+//! Not here: limits on heads (`connection`), and counting the bytes of a body whose length is not known before (`forward`).
 
 mod buckets;
 mod bytes;
+mod carried;
 mod doors;
 mod quota;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -35,6 +36,7 @@ use bytes::Owners;
 use doors::Doors;
 
 pub(crate) use bytes::{Payer, Permit, Turn, Way};
+pub use carried::Carried;
 pub(crate) use doors::{Admission, ConnectionPermit, Full, Network, Place};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,6 +55,7 @@ pub(crate) struct Limits<C: Clock = DefaultClock> {
     clock: C,
     start: C::Instant,
     requests_max: AtomicUsize,
+    body_max: AtomicU64,
     doors: Doors,
     principals: Buckets<Arc<str>>,
     anonymous: Buckets<Network>,
@@ -74,6 +77,7 @@ impl<C: Clock> Limits<C> {
             start: clock.now(),
             clock,
             requests_max: AtomicUsize::new(0),
+            body_max: AtomicU64::new(0),
             doors: Doors::new(),
             principals: Buckets::new(Scope::Principal, SECOND),
             anonymous: Buckets::new(Scope::Anonymous, SECOND),
@@ -87,6 +91,8 @@ impl<C: Clock> Limits<C> {
     /// Takes other limits, for what is under way too: rates of bytes change at once, and nothing that is there ends.
     pub(crate) fn set(&self, limits: &config::Limits) {
         self.requests_max.store(limits.requests, Ordering::Relaxed);
+        let body_max = limits.body_bytes.bytes().map_or(u64::MAX, u64::from);
+        self.body_max.store(body_max, Ordering::Relaxed);
         self.doors.set(limits);
         let keys = limits.keys;
         self.principals.set(limits.of(Scope::Principal), keys);
@@ -122,6 +128,15 @@ impl<C: Clock> Limits<C> {
     pub(crate) fn has_room(&self, requests: i64) -> bool {
         let max = self.requests_max.load(Ordering::Relaxed);
         usize::try_from(requests).is_ok_and(|requests| requests <= max)
+    }
+
+    /// How long the body of a request may be; one that is known to be longer is refused.
+    pub(crate) fn body(&self, least: u64) -> Result<u64, Rejection> {
+        let max = self.body_max.load(Ordering::Relaxed);
+        match least <= max {
+            true => Ok(max),
+            false => Err(Rejection::BodyTooLarge),
+        }
     }
 
     /// Whether this network may still try tokens.

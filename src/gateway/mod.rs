@@ -8,9 +8,11 @@
 
 mod accept;
 mod account;
+mod activity;
 mod admin;
 pub mod auth;
 mod authorize;
+mod chp;
 pub mod client;
 mod connection;
 mod cors;
@@ -21,18 +23,22 @@ mod forward;
 pub mod fuzzing;
 mod http;
 mod limit;
+mod live;
 mod own;
 mod page;
 pub mod proxy_protocol;
 mod ready;
 mod rejection;
 mod relay;
+mod revoke;
 mod role;
 pub mod route;
 mod share;
 pub mod tls;
+mod turns;
 mod unread;
 mod visit;
+mod wake;
 
 use std::{
     sync::{
@@ -42,33 +48,42 @@ use std::{
     time::SystemTime,
 };
 
-use ::http::{HeaderValue, Method, Request, Response, StatusCode, request::Parts};
-use hyper::body::Incoming;
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version, request::Parts};
+use hyper::body::{Body as _, Incoming};
 
 use crate::{
-    api::access::{Port, Visibility},
+    api::{
+        access::{Port, Visibility},
+        route::RouteState,
+    },
     config,
 };
 
 use account::{Account, End, Sink, Step};
 use auth::{Authentication, Authenticator, Principal};
 use authorize::{Allowed, Who, authorize};
+use chp::Chp;
 use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
 use forward::{Body, Exchange, Forwarding, Names, Pool, Prefix, Upstreams, forward};
 use http::{Destination, Head, Transport};
 use limit::{Asker, Limits, Network};
-use rejection::{Form, answer};
+use live::{About, Lives, Shard};
+use page::Page;
+use rejection::{Form, answer, answer_as, answer_with};
 use route::{Entry, Table};
 use share::Shares;
 use tls::Tls;
 use unread::Unread;
 use visit::Visit;
+use wake::{Opened, Wakes};
 
-pub use accept::BindError;
-pub use rejection::{Break, Late, Policy, Rejection};
-pub use role::{Bound, ControlPlane, Error, Handle, ReloadRequest, Settings, bind};
+pub use accept::{BindError, Named, Sockets};
+pub use activity::Acted;
+pub use limit::Carried;
+pub use rejection::{Break, Late, Policy, Rejection, TlsFault};
+pub use role::{Bound, ControlPlane, Elsewhere, Error, Handle, ReloadRequest, Settings, bind};
 
 /// What all workers share.
 pub(crate) struct Gateway {
@@ -77,17 +92,21 @@ pub(crate) struct Gateway {
     routes: Arc<Table>,
     shares: Shares,
     first_visits: config::Timeout,
+    chp: Option<Chp>,
+    wakes: Arc<Wakes>,
     limits: Limits,
     names: Arc<Names>,
     upstreams: Arc<Upstreams>,
     timeouts: config::Timeouts,
     head_limits: HeadLimits,
     login_url: String,
+    websockets_over_http2: bool,
     tls: Option<Arc<Tls>>,
     exchanges: own::Exchanges,
     feed: route::feed::Lease,
     running: ready::Running,
     sink: Arc<Sink>,
+    lives: Lives,
     drain: Drain,
     request_ids: RequestIds,
 }
@@ -96,6 +115,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Worker {
     gateway: Arc<Gateway>,
     pool: Arc<Pool>,
+    live: Arc<Shard>,
 }
 
 impl Worker {
@@ -104,11 +124,7 @@ impl Worker {
         let gateway = &*self.gateway;
         // Lent from step to step: a request that is handed on by value is copied each time.
         let (mut request, body) = request.into_parts();
-        let protocol = if request.version == ::http::Version::HTTP_2 {
-            "h2"
-        } else {
-            "http/1.1"
-        };
+        let protocol = protocol(request.version);
         let mut client = Client::of(peer, &request.headers);
         let id = client.request_id.take();
         let id = id.unwrap_or_else(|| gateway.request_ids.next());
@@ -141,24 +157,46 @@ impl Worker {
                 rejection,
                 form: known,
                 login,
+                of_chp,
+                page,
             }) => {
-                let id = account.as_ref().map_or("", Account::id);
                 let form = known.unwrap_or_else(|| http::form(&request));
-                let mut response = answer(&rejection, form, id, login.as_deref());
+                let chp = gateway.chp.as_ref().filter(|_| of_chp);
+                let status = match chp {
+                    Some(_) => chp::status(&rejection),
+                    None => rejection.status(),
+                };
+                let told = match chp {
+                    Some(chp) if form == Form::Page => {
+                        let path = account.as_ref().map_or("", Account::path);
+                        Box::pin(chp.page(&rejection, path)).await
+                    }
+                    _ => None,
+                };
+                let id = account.as_ref().map_or("", Account::id);
+                let mut response = match (told, page) {
+                    (Some(told), _) => told,
+                    (None, Some(page)) => answer_with(*page, &rejection, status, id),
+                    (None, None) => answer_as(&rejection, status, form, id, login.as_deref()),
+                };
                 if let Some(mut account) = account {
                     account.sent_own(response.body());
-                    account.reject(&rejection);
+                    account.reject_as(&rejection, status);
                 }
                 unread.discard(body, &mut response);
                 if peer.shed && protocol == "http/1.1" {
-                    let close = HeaderValue::from_static("close");
-                    response
-                        .headers_mut()
-                        .insert(::http::header::CONNECTION, close);
+                    close_behind(&mut response);
                 }
                 response
             }
         };
+        // Another process takes over: a client that is told so behind an answer comes again there, and loses no request.
+        if gateway.drain.is_handed_over()
+            && protocol == "http/1.1"
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            close_behind(&mut response);
+        }
         gateway.names.secure(&mut response, client.secure);
         response
     }
@@ -194,15 +232,18 @@ impl Worker {
         if peer.shed || !gateway.limits.has_room(gateway.sink.metrics.streams.get()) {
             return Err(Rejection::Overloaded.into());
         }
-        if request.version == ::http::Version::HTTP_2 {
+        if request.version == Version::HTTP_2 {
             connection::h2::check(request, gateway.head_limits.fields)?;
+            connection::h2::websocket::read(request)?;
         }
         let transport = Transport::of(peer.secure, client.secure);
         let head = http::parse(request, &gateway.domains, transport)?;
         let in_form = |rejection| Ended {
             form: Some(head.form),
             login: gateway.login_hint(&rejection, &head),
+            of_chp: gateway.is_chps(&head),
             rejection,
+            page: None,
         };
         note(account, |account| account.host(&head.host));
         if peer
@@ -227,6 +268,11 @@ impl Worker {
         let visit = Visit::of(request, &head);
         // Who tells who is asking may be a matter of the route, where that has a host of its own.
         let claimed = gateway.claimed(&head, request);
+        if claimed.is_none() && gateway.is_chps(&head) && own::path(request.uri.path()).is_none() {
+            // Nobody logs in at the gateway there, and whose a path is does not depend on who asks.
+            note(account, |account| account.step(Step::Route));
+            return Err(in_form(Rejection::NoSuchGitspace));
+        }
         let authentication = match &claimed {
             Some((entry, _)) if entry.leaves_to_app(&head.destination) => {
                 Authenticator::leave_to_app(request)
@@ -282,6 +328,7 @@ impl Worker {
                 path,
                 parts: request,
                 head: &head,
+                secure: client.secure,
                 network,
                 now,
             };
@@ -290,8 +337,11 @@ impl Worker {
         }
 
         note(account, |account| account.step(Step::Authorize));
+        let port = found.as_ref();
+        let port = port.map(|(entry, port)| (&**entry, entry.endpoint(*port)));
+        let (secure, domains) = (client.secure, &gateway.domains);
         if principal.is_none()
-            && let Some(answer) = gateway.preflight(request, &head, found.as_ref(), client.secure)
+            && let Some(answer) = cors::preflight(request, &head, port, secure, domains)
         {
             return Ok(answer);
         }
@@ -309,10 +359,10 @@ impl Worker {
         };
         let allowed = authorize(
             who,
-            found.as_ref(),
+            port,
             request,
             &head,
-            (client.secure, &gateway.domains),
+            (secure, domains),
             &gateway.grants(now),
         );
         let revoked = |allowed: &Allowed<'_>| {
@@ -335,6 +385,22 @@ impl Worker {
                     .map_err(in_form);
             }
         };
+        if allowed.entry.state != RouteState::Running {
+            let opened = Opened {
+                request,
+                head: &head,
+                principal: principal.as_ref(),
+                entry: allowed.entry,
+                endpoint: allowed.endpoint,
+                now,
+            };
+            let (rejection, page) = Box::pin(gateway.not_running(opened)).await;
+            let page = page.map(Box::new);
+            return Err(Ended {
+                page,
+                ..in_form(rejection)
+            });
+        }
         if let Some(page) = gateway.first_visit(visit, by, &allowed, (request, &head)) {
             return Ok(page);
         }
@@ -359,6 +425,9 @@ impl Worker {
             .admit(asker, &entry.gitspace, share.as_deref(), head.upgrade)
             .map_err(in_form)?;
 
+        let known = body.as_ref().map_or(0, |body| body.size_hint().lower());
+        let body_max = gateway.limits.body(known).map_err(in_form)?;
+
         if let Some(answer) = own::last_hop(request) {
             return Ok(answer);
         }
@@ -368,7 +437,22 @@ impl Worker {
         }
 
         note(account, |account| account.step(Step::Forward));
-        let request_id: Box<str> = account.as_ref().map_or("", Account::id).into();
+        let about = About {
+            id: account
+                .as_ref()
+                .and_then(Account::shared_id)
+                .unwrap_or_default(),
+            principal: principal.clone(),
+            gitspace: entry.gitspace.clone(),
+            port: endpoint.port,
+            share,
+            client: client.ip,
+            protocol: protocol(request.version),
+            activity: Arc::clone(&entry.activity),
+        };
+        let seat = self.live.enter(about, now);
+        let deed = activity::deed(request, &head);
+        let request_id = Arc::clone(&seat.live().about.id);
         let forwarding = gateway.forwarding(
             client,
             &head,
@@ -383,8 +467,10 @@ impl Worker {
         let exchange = Exchange {
             head: &head,
             target: &endpoint.target,
+            upgrades: &endpoint.upgrades,
             forwarding: &forwarding,
             timeouts: &gateway.timeouts,
+            body_max,
             drain: &gateway.drain,
             connection: &peer.counted,
         };
@@ -399,9 +485,12 @@ impl Worker {
             &gateway.domains,
         );
         let request = (request, body);
-        let mut response = forward(&self.pool, request, &exchange, permit, account)
+        let mut response = forward(&self.pool, request, &exchange, (permit, seat), account)
             .await
-            .map_err(in_form)?;
+            .map_err(|rejection| in_form(rejection.at(endpoint.port)))?;
+        entry
+            .activity
+            .answered(response.status(), endpoint.port, deed, now);
         readers.apply(response.headers_mut());
         if let Some(renewed) = renewed {
             own::hold_longer(*renewed, response.headers_mut());
@@ -422,16 +511,10 @@ impl Gateway {
         }
     }
 
-    /// Answers a preflight, which says nobody's name.
-    fn preflight(
-        &self,
-        request: &Parts,
-        head: &Head,
-        found: Option<&(Arc<Entry>, Port)>,
-        secure: bool,
-    ) -> Option<Response<Body>> {
-        let found = found.map(|(entry, port)| (&**entry, entry.endpoint(*port)));
-        cors::preflight(request, head, found, secure, &self.domains)
+    /// Whether the routes of the host come by the API of configurable-http-proxy.
+    fn is_chps(&self, head: &Head) -> bool {
+        let chp = self.chp.as_ref();
+        chp.is_some_and(|chp| head.destination == Destination::Host && chp.serves(&head.host))
     }
 
     /// What the upstream is told of this request.
@@ -472,6 +555,7 @@ impl Gateway {
             assertion,
             prefix,
             host_header: endpoint.host_header,
+            origin: endpoint.origin,
             number,
         }
     }
@@ -482,6 +566,10 @@ struct Ended {
     rejection: Rejection,
     form: Option<Form>,
     login: Option<Box<str>>,
+    /// Whether it was at the host of configurable-http-proxy's routes.
+    of_chp: bool,
+    /// Its page, where that says more than any of its kind.
+    page: Option<Box<Page>>,
 }
 
 impl From<Rejection> for Ended {
@@ -490,7 +578,25 @@ impl From<Rejection> for Ended {
             rejection,
             form: None,
             login: None,
+            of_chp: false,
+            page: None,
         }
+    }
+}
+
+/// Tells an HTTP/1.1 client that its connection ends behind the answer.
+fn close_behind(response: &mut Response<Body>) {
+    let close = HeaderValue::from_static("close");
+    response
+        .headers_mut()
+        .insert(::http::header::CONNECTION, close);
+}
+
+/// What a version of HTTP is called in the log.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "h2",
+        _ => "http/1.1",
     }
 }
 
@@ -517,13 +623,13 @@ impl RequestIds {
         }
     }
 
-    fn next(&self) -> Box<str> {
+    fn next(&self) -> Arc<str> {
         format!(
             "{:016x}-{:x}",
             self.start,
             self.next.fetch_add(1, Ordering::Relaxed)
         )
-        .into_boxed_str()
+        .into()
     }
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, re
 use super::{
     Gateway, Rejection,
     auth::{Authenticator, Link, Principal, Ticket, TokenError},
-    authorize::{known, sole_origin},
+    authorize::{Candidate, known, sole_origin},
     forward::Body,
     http::{Destination, Head},
     limit::Network,
@@ -40,6 +40,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) path: &'a str,
     pub(crate) parts: &'a Parts,
     pub(crate) head: &'a Head,
+    /// Whether its browser came over https.
+    pub(crate) secure: bool,
     pub(crate) network: Network,
     pub(crate) now: SystemTime,
 }
@@ -265,16 +267,16 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Ends a session: in the browser, and for whoever copied it.
+    /// Ends a session: in the browser, and for whoever copied it, at all gateways of a control plane.
     async fn log_out(
-        &self,
+        self: &Arc<Self>,
         asked: &Asked<'_>,
         identity: Result<(Arc<Principal>, bool), Rejection>,
     ) -> Result<Response<Body>, Rejection> {
-        from_here(asked.parts, asked.head)?;
+        from_here(asked)?;
         let principal = identity.ok().map(|(principal, _)| principal);
         if let Some(revocation) = principal.as_deref().and_then(of_session) {
-            let revoked = self.auth.revoke(revocation, asked.now);
+            let revoked = self.revoke(revocation, asked.now);
             if let Err(error) = revoked.await {
                 tracing::error!(%error, "a session that was logged out counts until its end");
             }
@@ -288,7 +290,7 @@ impl Gateway {
 
     /// Answers below `/_gitspace/`.
     pub(crate) async fn own(
-        &self,
+        self: &Arc<Self>,
         asked: Asked<'_>,
         identity: Result<(Arc<Principal>, bool), Rejection>,
         found: Option<&(Arc<Entry>, Port)>,
@@ -297,8 +299,8 @@ impl Gateway {
             path,
             parts,
             head,
-            network,
             now,
+            ..
         } = &asked;
         match (path, &parts.method) {
             ("jwks.json", &Method::GET | &Method::HEAD) => {
@@ -317,33 +319,41 @@ impl Gateway {
                 let (principal, _) = identity?;
                 // As everywhere: who may not use it does not learn that it exists.
                 let found = found.map(|(entry, _)| &**entry);
-                let entry = known(&principal, head, found, &self.grants(now))
+                let candidate = Candidate::of(found, head);
+                let entry = known(&principal, candidate, found, &self.grants(now))
                     .ok_or(Rejection::NoSuchGitspace)?;
                 let answer =
                     serde_json::json!({ "gitspace": entry.gitspace, "state": entry.state });
                 Ok(json(answer.to_string(), "no-store"))
             }
             ("logout", &Method::POST) => self.log_out(&asked, identity).await,
-            ("visit", &Method::POST) => self.go_on(parts, head),
-            ("share", _) => self.share_link(parts, head, network, now).await,
+            ("visit", &Method::POST) => self.go_on(&asked),
+            ("wake", &Method::GET) => self.wake_events(&asked, identity, found),
+            ("wake", &Method::POST) => self.wake_by_button(&asked, identity, found).await,
+            ("wake/cancel", &Method::POST) => self.cancel_by_button(&asked, identity, found).await,
+            ("share", _) => self.share_link(&asked).await,
             ("login", &Method::GET | &Method::HEAD) => {
                 self.to_login(Rejection::NoToken, head, parts, now)
             }
             ("signed-in", &Method::GET | &Method::HEAD) => identity.map(|_| signed_in::page()),
-            ("jwks.json" | "whoami" | "status" | "logout" | "login" | "visit" | "signed-in", _) => {
-                Err(Rejection::MethodNotAllowed)
-            }
+            (
+                "jwks.json" | "whoami" | "status" | "logout" | "login" | "visit" | "wake"
+                | "wake/cancel" | "signed-in",
+                _,
+            ) => Err(Rejection::MethodNotAllowed),
             _ => Err(Rejection::NoSuchPage),
         }
     }
 }
 
-/// Refuses what a page of another origin sent.
-pub(crate) fn from_here(parts: &Parts, head: &Head) -> Result<(), Rejection> {
-    let origin = sole_origin(&parts.headers);
+/// Refuses what a page of another origin sent. One that came in the clear is another where its browser came over https: whoever is
+/// in between may have written it.
+pub(crate) fn from_here(asked: &Asked<'_>) -> Result<(), Rejection> {
+    let origin = sole_origin(&asked.parts.headers);
     let origin = origin.and_then(|origin| origin.to_str().ok());
+    let origin = origin.filter(|origin| !asked.secure || origin.starts_with("https://"));
     match origin.and_then(super::http::origin_host) {
-        Some(host) if *host == *head.host => Ok(()),
+        Some(host) if *host == *asked.head.host => Ok(()),
         _ => Err(Rejection::OriginRefused),
     }
 }

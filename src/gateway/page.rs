@@ -4,7 +4,10 @@
 //! style, and a script if it has one, stand in it and are allowed by their hash. Pages are for people who see little, use no mouse
 //! or read at 400 %: one heading, one landmark, colours with contrast (a test computes it), a focus that is seen, nothing that moves.
 //!
-//! Not here: what a page says (`rejection::catalogue`, `own`).
+//! Not here: what a page says (`rejection::catalogue`, `own`, `visit`, `wake`).
+
+mod steps;
+mod support;
 
 use std::{borrow::Cow, fmt::Write, sync::LazyLock};
 
@@ -14,7 +17,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::forward::Body;
 
+pub(crate) use steps::{Row, span, steps};
+pub(crate) use support::Support;
+
 const STYLE: &str = include_str!("page/style.css");
+const WAITING: &str = include_str!("page/waiting.js");
 
 static STYLE_SOURCE: LazyLock<String> = LazyLock::new(|| source(STYLE));
 
@@ -45,9 +52,18 @@ impl Icon {
 pub(crate) struct Page {
     title: String,
     parts: String,
-    refresh: Option<u8>,
     script: Option<&'static str>,
+    waits: Option<Waits>,
     sends_forms: bool,
+    support: Option<Support>,
+}
+
+/// What a page waits for.
+#[derive(Debug)]
+struct Waits {
+    reason: &'static str,
+    refresh: Option<u8>,
+    follows: bool,
 }
 
 impl Page {
@@ -56,9 +72,10 @@ impl Page {
         Self {
             title: escaped(title).into_owned(),
             parts: String::new(),
-            refresh: None,
             script: None,
+            waits: None,
             sends_forms: false,
+            support: None,
         }
     }
 
@@ -110,14 +127,57 @@ impl Page {
         ))
     }
 
-    /// What helps to find the request in a log.
-    pub(crate) fn footnote(self, text: &str) -> Self {
-        self.part(format_args!("<p class=\"footnote\">{}</p>", escaped(text)))
+    /// A button beside the way on.
+    pub(crate) fn aside(mut self, action: &str, button: &str) -> Self {
+        self.sends_forms = true;
+        self.part(format_args!(
+            "<form class=\"actions aside\" method=\"post\" action=\"{}\"><button>{}</button></form>",
+            escaped(action),
+            escaped(button)
+        ))
     }
 
-    /// The page asks for itself again after so many seconds.
-    pub(crate) fn refresh(mut self, seconds: u8) -> Self {
-        self.refresh = Some(seconds);
+    /// What whoever helps wants to know; stands at the end, with the request.
+    pub(crate) fn support(mut self, support: Support) -> Self {
+        self.support = Some(support);
+        self
+    }
+
+    /// What helps to find the request in a log.
+    pub(crate) fn identified(mut self, status: StatusCode, reason: &str, request: &str) -> Self {
+        if let Some(support) = self.support.take() {
+            let text = support.text(reason, request);
+            self = self.part(format_args!("{}", support::markup(&text)));
+        }
+        let text = format!("{} · {reason} · {request}", status.as_u16());
+        self.part(format_args!("<p class=\"footnote\">{}</p>", escaped(&text)))
+    }
+
+    /// Steps and lines, as [`steps`] made them.
+    pub(crate) fn steps(self, steps: &str) -> Self {
+        self.part(format_args!("<div id=\"steps\">{steps}</div>"))
+    }
+
+    /// The same while they change, with what is being done now: said aloud when it changes.
+    pub(crate) fn progress(self, says: &str, steps: &str) -> Self {
+        let says = escaped(says);
+        self.part(format_args!("<p id=\"says\" role=\"status\">{says}</p>"))
+            .steps(steps)
+    }
+
+    /// The page asks again by itself, and is loaded again as soon as its address is not answered with this reason any more. Without
+    /// script it is loaded again after `refresh` seconds. `follows`: it is told how a start goes.
+    pub(crate) fn waits(
+        mut self,
+        reason: &'static str,
+        refresh: Option<u8>,
+        follows: bool,
+    ) -> Self {
+        self.waits = Some(Waits {
+            reason,
+            refresh,
+            follows,
+        });
         self
     }
 
@@ -128,7 +188,7 @@ impl Page {
     }
 
     /// The page as an answer. Whether it may be kept is the caller's to say.
-    pub(crate) fn answer(self, status: StatusCode) -> Response<Body> {
+    pub(crate) fn answer(&self, status: StatusCode) -> Response<Body> {
         let policy = self.policy();
         let mut response = Response::new(Body::full(self.html().into_bytes()));
         *response.status_mut() = status;
@@ -142,10 +202,12 @@ impl Page {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        headers.insert(
-            header::REFERRER_POLICY,
-            HeaderValue::from_static("no-referrer"),
-        );
+        // With `no-referrer` a button's request would not say from which origin it is.
+        let referrer = match self.sends_forms {
+            true => "same-origin",
+            false => "no-referrer",
+        };
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static(referrer));
         response
     }
 
@@ -156,12 +218,19 @@ impl Page {
     }
 
     fn html(&self) -> String {
-        let refresh = self.refresh.map_or_else(String::new, |seconds| {
-            format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">\n")
+        let refresh = self.waits.as_ref().and_then(|waits| waits.refresh);
+        let refresh = refresh.map_or_else(String::new, |seconds| {
+            format!("<noscript><meta http-equiv=\"refresh\" content=\"{seconds}\"></noscript>\n")
         });
-        let script = self
-            .script
-            .map_or_else(String::new, |script| format!("<script>{script}</script>\n"));
+        let script = match (&self.waits, self.script) {
+            (Some(waits), _) => {
+                let follows = if waits.follows { " data-follows" } else { "" };
+                let reason = waits.reason;
+                format!("<script data-reason=\"{reason}\"{follows}>{WAITING}</script>\n")
+            }
+            (None, Some(script)) => format!("<script>{script}</script>\n"),
+            (None, None) => String::new(),
+        };
         format!(
             include_str!("page/frame.html"),
             refresh = refresh,
@@ -176,9 +245,11 @@ impl Page {
     /// is shown must not be told by what surrounds it. A preview inside another page shows the browser's own words instead.
     fn policy(&self) -> HeaderValue {
         let style = &*STYLE_SOURCE;
-        let script = self.script.map_or_else(String::new, |script| {
-            format!("script-src {}; ", source(script))
-        });
+        let script = match (&self.waits, self.script) {
+            (Some(_), _) => format!("script-src {}; connect-src 'self'; ", source(WAITING)),
+            (None, Some(script)) => format!("script-src {}; ", source(script)),
+            (None, None) => String::new(),
+        };
         let forms = if self.sends_forms { "'self'" } else { "'none'" };
         let policy = format!(
             "default-src 'none'; style-src {style}; {script}base-uri 'none'; form-action {forms}; frame-ancestors 'none'"

@@ -128,8 +128,13 @@ impl Gateway {
         }
     }
 
+    /// The reasons why it should get no traffic.
+    pub(crate) fn lacks(&self) -> Vec<&'static str> {
+        self.why_not_ready().into_iter().map(Why::reason).collect()
+    }
+
     fn why_not_ready(&self) -> Vec<Why> {
-        if self.drain.has_begun() {
+        if self.drain.has_begun() || self.drain.is_handed_over() {
             // All else follows from it.
             return vec![Why::Draining];
         }

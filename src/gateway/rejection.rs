@@ -16,10 +16,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{auth::TokenError, connection::Refusal};
+use crate::api::access::Port;
 
-pub(crate) use answer::{Form, answer};
+pub(crate) use answer::{Form, answer, answer_as, answer_with, tell};
 pub use policy::Policy;
-pub use upstream::{Break, Late};
+pub use upstream::{Break, Late, TlsFault};
 
 /// Why the gateway ended a request early.
 #[derive(Debug, thiserror::Error)]
@@ -74,20 +75,25 @@ pub enum Rejection {
         /// How many are allowed.
         limit: usize,
     },
+    /// The request's body is larger than allowed.
+    BodyTooLarge,
     /// The request's head is larger than allowed.
     HeadTooLarge,
     /// The request's head did not come in time.
     HeadTimeout,
-    /// A transfer coding that is not `chunked`.
+    /// A transfer coding that is not `chunked`, or an extended CONNECT for something else than a WebSocket.
     NotImplemented,
     /// A version of HTTP that this listener does not speak.
     VersionNotSupported,
     /// The gitspace could not be connected to.
     Unreachable(#[source] std::io::Error),
-    /// TLS with the gitspace failed: what it showed was not accepted, or it speaks something else.
+    /// The gitspace is there, and nothing listens on this port of it.
+    #[error("{}", catalogue::nothing_listens(*.0))]
+    NothingListens(Port, #[source] std::io::Error),
+    /// TLS and the gitspace do not fit: what it showed was not accepted, or one speaks it and the other does not.
     Tls {
-        /// Whether it was its certificate.
-        certificate: bool,
+        /// How.
+        fault: TlsFault,
         /// What failed; for the log only.
         #[source]
         source: std::io::Error,
@@ -100,6 +106,8 @@ pub enum Rejection {
     Timeout(Late),
     /// The route led elsewhere while the request was under way.
     TargetChanged,
+    /// Its access ended while the request was under way; the text says who ended it and stays in the log.
+    AccessEnded(Box<str>),
     /// The gitspace is stopped.
     Stopped,
     /// The gitspace is starting.
@@ -141,6 +149,18 @@ impl From<Refusal> for Rejection {
     }
 }
 
+impl Rejection {
+    /// What is known beside it: which port it was.
+    pub(crate) fn at(self, port: Port) -> Self {
+        match self {
+            Self::Unreachable(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Self::NothingListens(port, error)
+            }
+            other => other,
+        }
+    }
+}
+
 /// Whose fault an end was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -164,12 +184,15 @@ impl Rejection {
             | Self::ExpiredToken
             | Self::RevokedToken
             | Self::TicketUsed => StatusCode::UNAUTHORIZED,
-            Self::NotAllowed | Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::NotAllowed | Self::OriginRefused | Self::AccessEnded(_) => StatusCode::FORBIDDEN,
             Self::NoSuchGitspace | Self::PortClosed | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::RateLimited { .. } | Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable(_) | Self::Broke(..) | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_)
+            | Self::NothingListens(..)
+            | Self::Broke(..)
+            | Self::Tls { .. } => StatusCode::BAD_GATEWAY,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::TargetChanged
             | Self::Stopped
@@ -179,6 +202,7 @@ impl Rejection {
             | Self::ShuttingDown
             | Self::ControlPlaneStale => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTimeout | Self::HeadTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -198,6 +222,7 @@ impl Rejection {
             Self::TicketUsed => "ticket-used",
             Self::NotAllowed => "not-allowed",
             Self::OriginRefused => "origin-refused",
+            Self::AccessEnded(_) => "access-ended",
             Self::NoSuchGitspace => "no-such-gitspace",
             Self::PortClosed => "port-closed",
             Self::NoSuchPage => "no-such-page",
@@ -206,6 +231,7 @@ impl Rejection {
             Self::RateLimited { .. } => "rate-limited",
             Self::TooManyStreams { .. } => "too-many-streams",
             Self::Unreachable(_) => "gitspace-unreachable",
+            Self::NothingListens(..) => "nothing-listens",
             Self::Tls { .. } => "gitspace-tls",
             Self::Crowded => "overloaded",
             Self::Broke(..) => "gitspace-broke",
@@ -218,6 +244,7 @@ impl Rejection {
             Self::ControlPlaneStale => "control-plane-stale",
             Self::BodyTimeout => "body-timeout",
             Self::HeadTimeout => "head-timeout",
+            Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
             Self::NotImplemented => "not-implemented",
             Self::VersionNotSupported => "version-not-supported",
@@ -229,6 +256,7 @@ impl Rejection {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Unreachable(_)
+            | Self::NothingListens(..)
             | Self::Broke(..)
             | Self::Tls { .. }
             | Self::Crowded
@@ -249,6 +277,7 @@ impl Rejection {
             | Self::TicketUsed
             | Self::NotAllowed
             | Self::OriginRefused
+            | Self::AccessEnded(_)
             | Self::NoSuchGitspace
             | Self::PortClosed
             | Self::NoSuchPage
@@ -258,6 +287,7 @@ impl Rejection {
             | Self::TooManyStreams { .. }
             | Self::BodyTimeout
             | Self::HeadTimeout
+            | Self::BodyTooLarge
             | Self::HeadTooLarge
             | Self::NotImplemented
             | Self::VersionNotSupported
@@ -268,11 +298,10 @@ impl Rejection {
     /// What `Proxy-Status` calls it (RFC 9209 §2.3), the nearest registered type.
     pub(crate) fn proxy_error(&self) -> &'static str {
         match self {
-            Self::Unreachable(error) => upstream::unreachable(error),
-            Self::Tls {
-                certificate: true, ..
-            } => "tls_certificate_error",
-            Self::Tls { .. } => "tls_protocol_error",
+            Self::Unreachable(error) | Self::NothingListens(_, error) => {
+                upstream::unreachable(error)
+            }
+            Self::Tls { fault, .. } => fault.proxy_error(),
             Self::Crowded => "connection_limit_reached",
             Self::Broke(how, _) => how.proxy_error(),
             Self::Timeout(late) => late.proxy_error(),
@@ -289,6 +318,7 @@ impl Rejection {
             | Self::ExpectationFailed
             | Self::BodyTimeout
             | Self::HeadTimeout
+            | Self::BodyTooLarge
             | Self::HeadTooLarge
             | Self::NotImplemented
             | Self::VersionNotSupported
@@ -300,6 +330,7 @@ impl Rejection {
             | Self::TicketUsed
             | Self::NotAllowed
             | Self::OriginRefused
+            | Self::AccessEnded(_)
             | Self::NoSuchGitspace
             | Self::PortClosed
             | Self::NoSuchPage

@@ -3,36 +3,45 @@
 //! Ninth step of the path; it knows bytes, not HTTP. Each direction half-closes on its own. A buffer is taken from the thread's
 //! store only for the poll that reads and given back when nothing is under way, so that an idle stream costs next to nothing.
 //! A direction that is over its rate of bytes is not read from, and is not idle for that time.
+//!
+//! How long it may be quiet, and live, is looked at from outside (`live::overdue`): a timer for each would cost more than its task.
+//!
+//! Of a WebSocket the headers of the frames are read as they pass (`frames`): a stream which we end is ended by a frame that says why,
+//! and what a person typed is told from what a program sends (`observer`).
+
+mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+mod observer;
 
 use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep},
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::{
+    limit::{Permit, Turn, Way},
+    live::Seat,
 };
 
-use super::limit::{Permit, Turn, Way};
+pub(crate) use observer::Speaks;
+
+use observer::Observer;
 
 /// A 16 KiB WebSocket message fits with its header; larger buffers gain little.
 const BUFFER: usize = 32 * 1024;
 /// Buffers that a thread keeps at hand.
 const KEPT: usize = 64;
+/// How long the last words to a client may take.
+const LEAVE_WITHIN: Duration = Duration::from_millis(800);
 /// Reads of one direction before the other streams of the thread get their turn.
 const TURNS: usize = 8;
-
-/// How long a stream may be quiet, and live.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) idle: Option<Duration>,
-    pub(crate) lifetime: Option<Duration>,
-}
 
 /// Why a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +52,20 @@ pub(crate) enum Ended {
     Client,
     /// The upstream's side failed.
     Upstream,
-    /// Nothing came for too long.
-    Idle,
-    /// It lived as long as it may.
-    Lifetime,
 }
 
 /// Relays until it ends.
 pub(crate) struct Relay<C, U> {
-    client: Box<C>,
-    upstream: Box<U>,
+    client: C,
+    upstream: U,
     up: Half,
     down: Half,
+    /// What is learned from frames, if they are a WebSocket's.
+    observer: Option<Observer>,
     permit: Permit,
-    limits: Limits,
-    start: Instant,
-    last: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
+    seat: Seat,
+    /// Whether a direction waits for its rate of bytes.
+    held: bool,
 }
 
 /// One direction.
@@ -79,11 +85,12 @@ struct Half {
 enum Pending {
     None,
     /// Read before the relay began.
-    First(Bytes),
+    First(Box<Bytes>),
+    /// Offsets are less than [`BUFFER`], or it.
     Buffer {
         buffer: Box<[u8; BUFFER]>,
-        from: usize,
-        to: usize,
+        from: u16,
+        to: u16,
     },
 }
 
@@ -108,22 +115,82 @@ where
 {
     /// Between two streams, each with bytes that were read from it already.
     pub(crate) fn new(
-        client: (Box<C>, Bytes),
-        upstream: (Box<U>, Bytes),
-        permit: Permit,
-        limits: Limits,
+        client: (C, Bytes),
+        upstream: (U, Bytes),
+        (permit, seat): (Permit, Seat),
     ) -> Self {
-        let now = Instant::now();
         Self {
             client: client.0,
             upstream: upstream.0,
             up: Half::new(Way::Up, client.1),
             down: Half::new(Way::Down, upstream.1),
+            observer: None,
             permit,
-            limits,
-            start: now,
-            last: now,
-            sleep: None,
+            seat,
+            held: false,
+        }
+    }
+
+    /// Its bytes are frames of a WebSocket that speaks this.
+    pub(crate) fn framed(mut self, speaks: Speaks) -> Self {
+        let mut observer = Observer::new(speaks);
+        for half in [&self.up, &self.down] {
+            observer.look(half.way, half.pending.bytes().unwrap_or_default());
+        }
+        self.observer = Some(observer);
+        self
+    }
+
+    /// What it was counted by.
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// Says to the client why it ends, where its frames permit: behind the one that is under way, if that ends in time. Then nothing
+    /// is passed on any more, and what the client still sends is taken for a moment, so that its system does not throw the word away.
+    pub(crate) async fn take_leave(&mut self, code: u16, reason: &str) {
+        let leave = async {
+            self.end_frame().await?;
+            self.client
+                .write_all(&frames::close(code, reason))
+                .await
+                .ok()?;
+            self.client.shutdown().await.ok()?;
+            let mut rest = take_buffer();
+            while self
+                .client
+                .read(&mut rest[..])
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+            keep_buffer(rest);
+            Some(())
+        };
+        // Whoever takes nothing, or is in the middle of a frame that does not end, is cut.
+        let _ = tokio::time::timeout(LEAVE_WITHIN, leave).await;
+    }
+
+    /// Passes on what is left of the frame to the client that is under way.
+    async fn end_frame(&mut self) -> Option<()> {
+        let mut frames = self.observer.as_ref()?.down();
+        loop {
+            while let Some(bytes) = self.down.pending.bytes() {
+                let written = self.client.write(bytes).await.ok()?;
+                self.down.bytes += written as u64;
+                self.down.pending.advance(written);
+            }
+            let left = frames.until()?;
+            if left == 0 {
+                return Some(());
+            }
+            let mut buffer = take_buffer();
+            let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
+            let to = self.upstream.read(&mut buffer[..most]).await.ok()?;
+            if to == 0 {
+                return None;
+            }
+            frames.feed(&buffer[..to]);
+            self.down.pending = Pending::buffer(buffer, to);
         }
     }
 
@@ -136,20 +203,33 @@ where
         let before = (self.up.bytes, self.down.bytes);
         let up = self.up.poll(
             context,
-            &self.permit,
-            &mut *self.client,
-            &mut *self.upstream,
+            (&self.permit, &mut self.observer),
+            &mut self.client,
+            &mut self.upstream,
         );
         let down = self.down.poll(
             context,
-            &self.permit,
-            &mut *self.upstream,
-            &mut *self.client,
+            (&self.permit, &mut self.observer),
+            &mut self.upstream,
+            &mut self.client,
         );
         let moved = before != (self.up.bytes, self.down.bytes);
-        if moved || self.up.held || self.down.held {
-            self.last = Instant::now();
+        let live = self.seat.live();
+        let held = self.up.held || self.down.held;
+        if moved || self.held && !held {
+            let at = Instant::now();
+            live.moved(Way::Up, self.up.bytes - before.0, at);
+            live.moved(Way::Down, self.down.bytes - before.1, at);
+            if let Some(observer) = &mut self.observer
+                && observer.typed(live.after(at))
+            {
+                live.typed(at);
+            }
         }
+        if held {
+            live.waits_for_its_rate();
+        }
+        self.held = held;
         match (up, down) {
             (Poll::Ready(Err(Failed::Reader)), _) | (_, Poll::Ready(Err(Failed::Writer))) => {
                 Poll::Ready(Ended::Client)
@@ -159,38 +239,6 @@ where
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Done),
             _ => Poll::Pending,
-        }
-    }
-
-    /// The nearer of the two deadlines, and what it means.
-    fn deadline(&self) -> Option<(Instant, Ended)> {
-        let idle = self.limits.idle.map(|idle| (self.last + idle, Ended::Idle));
-        let lifetime = self
-            .limits
-            .lifetime
-            .map(|lifetime| (self.start + lifetime, Ended::Lifetime));
-        match (idle, lifetime) {
-            (Some(idle), Some(lifetime)) => {
-                Some(if lifetime.0 <= idle.0 { lifetime } else { idle })
-            }
-            (one, other) => one.or(other),
-        }
-    }
-
-    /// The timer is moved only when it fires: progress costs a clock reading.
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
-        loop {
-            let Some((deadline, means)) = self.deadline() else {
-                return Poll::Pending;
-            };
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            ready!(sleep.as_mut().poll(context));
-            if Instant::now() >= deadline {
-                return Poll::Ready(means);
-            }
-            sleep.as_mut().reset(deadline);
         }
     }
 }
@@ -203,11 +251,7 @@ where
     type Output = Ended;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ended> {
-        let this = self.get_mut();
-        if let Poll::Ready(ended) = this.poll_halves(context) {
-            return Poll::Ready(ended);
-        }
-        this.poll_deadline(context)
+        self.get_mut().poll_halves(context)
     }
 }
 
@@ -216,7 +260,7 @@ impl Half {
         let pending = if first.is_empty() {
             Pending::None
         } else {
-            Pending::First(first)
+            Pending::First(Box::new(first))
         };
         Self {
             way,
@@ -233,7 +277,7 @@ impl Half {
     fn poll<R, W>(
         &mut self,
         context: &mut Context<'_>,
-        permit: &Permit,
+        (permit, observer): (&Permit, &mut Option<Observer>),
         reader: &mut R,
         writer: &mut W,
     ) -> Poll<Result<(), Failed>>
@@ -253,7 +297,11 @@ impl Half {
                 State::Open => {
                     let turn = permit.poll(self.way, &mut self.turn, context);
                     self.held = turn.is_pending();
-                    if self.held || self.poll_read(context, permit, reader)?.is_pending() {
+                    if self.held
+                        || self
+                            .poll_read(context, (permit, observer), reader)?
+                            .is_pending()
+                    {
                         // The reader has nothing more: now the writer's other end shall have it.
                         return self.poll_flush(context, writer);
                     }
@@ -287,7 +335,7 @@ impl Half {
     fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         context: &mut Context<'_>,
-        permit: &Permit,
+        (permit, observer): (&Permit, &mut Option<Observer>),
         reader: &mut R,
     ) -> Poll<Result<(), Failed>> {
         let mut buffer = take_buffer();
@@ -298,11 +346,10 @@ impl Half {
             keep_buffer(buffer);
         } else {
             permit.moved(self.way, &mut self.turn, to);
-            self.pending = Pending::Buffer {
-                buffer,
-                from: 0,
-                to,
-            };
+            if let Some(observer) = observer {
+                observer.look(self.way, &buffer[..to]);
+            }
+            self.pending = Pending::buffer(buffer, to);
         }
         match outcome {
             Poll::Pending => Poll::Pending,
@@ -335,11 +382,24 @@ impl Half {
 }
 
 impl Pending {
+    /// So much of a buffer was filled.
+    fn buffer(buffer: Box<[u8; BUFFER]>, to: usize) -> Self {
+        // What does not fit into the offsets does not fit into the buffer.
+        let to = u16::try_from(to).unwrap_or_default();
+        Self::Buffer {
+            buffer,
+            from: 0,
+            to,
+        }
+    }
+
     fn bytes(&self) -> Option<&[u8]> {
         match self {
             Self::None => None,
             Self::First(bytes) => Some(bytes),
-            Self::Buffer { buffer, from, to } => Some(&buffer[*from..*to]),
+            Self::Buffer { buffer, from, to } => {
+                Some(&buffer[usize::from(*from)..usize::from(*to)])
+            }
         }
     }
 
@@ -352,8 +412,8 @@ impl Pending {
                 bytes.is_empty()
             }
             Self::Buffer { from, to, .. } => {
-                *from += written;
-                from == to
+                *from = u16::try_from(written).map_or(*to, |written| from.saturating_add(written));
+                *from >= *to
             }
         };
         if empty && let Self::Buffer { buffer, .. } = std::mem::replace(self, Self::None) {
@@ -390,15 +450,18 @@ mod tests {
         gateway::limit::{self, Asker},
     };
 
-    const FOREVER: Limits = Limits {
-        idle: None,
-        lifetime: None,
-    };
-
     struct Ends {
         client: DuplexStream,
         upstream: DuplexStream,
         relay: tokio::task::JoinHandle<(Ended, (u64, u64))>,
+    }
+
+    fn seat() -> Seat {
+        let lives = crate::gateway::live::Lives::new(1);
+        lives.shard(0).enter(
+            crate::gateway::live::tests::about(),
+            std::time::SystemTime::now(),
+        )
     }
 
     fn permit() -> Permit {
@@ -410,14 +473,13 @@ mod tests {
             .unwrap()
     }
 
-    fn start(limits: Limits, first_from_client: &'static [u8]) -> Ends {
+    fn start(first_from_client: &'static [u8]) -> Ends {
         let (client, near) = duplex(1024);
         let (upstream, far) = duplex(1024);
         let mut relay = Relay::new(
-            (Box::new(near), Bytes::from_static(first_from_client)),
-            (Box::new(far), Bytes::new()),
-            permit(),
-            limits,
+            (near, Bytes::from_static(first_from_client)),
+            (far, Bytes::new()),
+            (permit(), seat()),
         );
         let relay = tokio::spawn(async move {
             let ended = Pin::new(&mut relay).await;
@@ -432,7 +494,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_pass_both_ways_and_each_way_closes_on_its_own() {
-        let mut ends = start(FOREVER, b"early ");
+        let mut ends = start(b"early ");
         ends.client.write_all(b"up").await.unwrap();
         ends.client.shutdown().await.unwrap();
         let mut got = String::new();
@@ -448,7 +510,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_transfers_arrive_whole() {
-        let ends = start(FOREVER, b"");
+        let ends = start(b"");
         let data: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
         let (mut client, mut upstream) = (ends.client, ends.upstream);
         let sent = data.clone();
@@ -465,37 +527,10 @@ mod tests {
         assert_eq!(ends.relay.await.unwrap().1.0, 1_000_000);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_quiet_stream_ends_and_one_that_talks_does_not() {
-        let mut ends = start(
-            Limits {
-                idle: Some(Duration::from_secs(60)),
-                lifetime: None,
-            },
-            b"",
-        );
-        for _ in 0..5 {
-            tokio::time::advance(Duration::from_secs(50)).await;
-            ends.client.write_all(b"x").await.unwrap();
-            let mut byte = [0];
-            ends.upstream.read_exact(&mut byte).await.unwrap();
-        }
-        assert_eq!(ends.relay.await.unwrap().0, Ended::Idle);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_lives_no_longer_than_it_may() {
-        let limits = Limits {
-            idle: Some(Duration::from_secs(600)),
-            lifetime: Some(Duration::from_secs(60)),
-        };
-        assert_eq!(start(limits, b"").relay.await.unwrap().0, Ended::Lifetime);
-    }
-
     #[tokio::test]
     async fn an_idle_relay_is_small() {
         assert!(
-            size_of::<Relay<DuplexStream, DuplexStream>>() <= 256,
+            size_of::<Relay<DuplexStream, DuplexStream>>() <= 248,
             "{}",
             size_of::<Relay<DuplexStream, DuplexStream>>()
         );

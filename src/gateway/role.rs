@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -22,12 +22,15 @@ use super::{
         metrics::Metrics,
         traces::{Traces, Unsent},
     },
+    activity::Acted,
     admin,
     auth::{Authenticator, Link},
+    chp::Chp,
     connection::HeadLimits,
     drain::Drain,
     forward::{Names, Upstreams},
-    limit::Limits,
+    limit::{Carried, Limits},
+    live::{self, Lives},
     own::Exchanges,
     ready::Running,
     route::{
@@ -37,9 +40,14 @@ use super::{
     },
     share::Shares,
     tls::{self, Development, Tls, TlsError},
+    wake::{self, Wakes},
 };
 use crate::{
-    api::{Secret, route::Route},
+    api::{
+        Secret,
+        route::Route,
+        stream::{EndStreams, Stream, Which},
+    },
     config::{self, FailMode, ListenProtocol, RouteEntry},
 };
 
@@ -60,8 +68,14 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Guards the admin API.
     pub admin_token: Secret,
+    /// Guards the API of configurable-http-proxy, where there is one.
+    pub chp_token: Option<Secret>,
     /// Where routes come from, if from a control plane.
     pub control_plane: Option<ControlPlane>,
+    /// Where listening sockets come from that another process had, and where they are kept for the next.
+    pub sockets: accept::Sockets,
+    /// Asked for what other processes still serve that this one has taken over from.
+    pub elsewhere: Option<mpsc::Sender<Elsewhere>>,
     /// Asked by `POST /v1/reload`; whoever listens reads the configuration again and calls [`Handle::reload`].
     pub reload: Option<mpsc::Sender<ReloadRequest>>,
 }
@@ -79,6 +93,15 @@ pub struct ControlPlane {
 
 /// Answered when the reload is done: or why it was not.
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// What is wanted of the streams that other processes still serve.
+#[derive(Debug)]
+pub enum Elsewhere {
+    /// Those that fit.
+    List(Which, oneshot::Sender<Vec<Stream>>),
+    /// The end of some. Answered with how many were ended.
+    End(EndStreams, oneshot::Sender<usize>),
+}
 
 /// Why a gateway cannot start or reload.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +147,14 @@ pub enum Error {
     /// The traces' collector.
     #[error(transparent)]
     Traces(#[from] Unsent),
+    /// The stop's time was over before all had ended.
+    #[error(
+        "{connections} connections had not ended when `gateway.timeouts.drain` was over, and were cut"
+    )]
+    Cut {
+        /// How many.
+        connections: usize,
+    },
     /// A thread or file of ours.
     #[error("cannot start the gateway")]
     Start(#[from] io::Error),
@@ -175,10 +206,9 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         .no_proxy()
         .build()
         .map_err(io::Error::other)?;
-    let link = settings
-        .control_plane
-        .as_ref()
-        .map(|link| Link::new(client, &link.url, link.token.clone()));
+    let plane = settings.control_plane.as_ref();
+    let link = plane.map(|plane| Link::new(client.clone(), &plane.url, plane.token.clone()));
+    let waking = plane.map(|plane| wake::Link::new(client, &plane.url, plane.token.clone()));
     let drain = Drain::default();
     let traces = Traces::open(&config.traces)?;
     let sink = Sink::new(metrics, log, traces, drain.clone());
@@ -187,6 +217,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         routes,
         shares: Shares::load(&settings.state_dir, SystemTime::now()).map_err(io::Error::other)?,
         first_visits: config.sharing.first_visit,
+        wakes: Arc::new(Wakes::new(waking, tokio::runtime::Handle::current())),
         limits: Limits::new(&config.limits),
         names: Arc::new(Names::new(&config.headers).map_err(Error::Config)?),
         timeouts: config.timeouts.clone(),
@@ -195,6 +226,7 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
             fields: config.limits.head_fields,
         },
         login_url: config.auth.login_url.clone(),
+        websockets_over_http2: config.websockets_over_http2,
         tls: tls.map(Arc::new),
         exchanges: Exchanges {
             link,
@@ -202,18 +234,21 @@ pub fn bind(settings: Settings) -> Result<Bound, Error> {
         },
         upstreams: Upstreams::new(config.upstreams.clone(), Arc::clone(&sink)),
         sink,
+        lives: Lives::new(workers),
         feed: feed::Lease::new(fail_mode, settings.control_plane.is_some()),
         running: Running::new(workers),
         drain,
         request_ids: RequestIds::new(),
+        chp: config.chp.as_ref().map(Chp::new).transpose()?,
         domains,
     });
     let listeners = config
         .listen
         .iter()
-        .map(|listen| accept::bind(listen, workers))
+        .map(|listen| accept::bind(listen, workers, &settings.sockets))
         .collect::<Result<Vec<_>, _>>()?;
     let addresses = listeners.iter().map(|bound| bound.address).collect();
+    let bind_admin = |address| bind_admin(address, &settings.sockets);
     let admin = config.admin.address.map(bind_admin).transpose()?;
     Ok(Bound {
         gateway,
@@ -278,14 +313,19 @@ impl StaticRoutes {
     }
 
     fn take(&self, table: &Table) -> Result<(), RouteError> {
-        table.replace(Source::Config, &self.configured)?;
-        table.replace(Source::File, &self.from_file)
+        table.replace_all(&[
+            (Source::Config, &self.configured),
+            (Source::File, &self.from_file),
+        ])
     }
 }
 
-fn bind_admin(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Error> {
+fn bind_admin(
+    address: SocketAddr,
+    sockets: &accept::Sockets,
+) -> Result<(std::net::TcpListener, SocketAddr), Error> {
     let bound = || {
-        let listener = accept::listen_alone(address)?;
+        let listener = sockets.listen("gateway.admin", address)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
@@ -332,10 +372,20 @@ impl Bound {
             let https_port = https.map(|(bound, _)| bound.address.port()).next();
             let api = admin::Api::new(Arc::clone(&gateway), &settings, registry, https_port)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(admin::serve(listener, api, background.clone()));
+            tasks.spawn(admin::follow(api.clone(), background.clone()));
+            // The one that has taken over answers on the same socket.
+            let stop = background.child_token();
+            let (drain, until) = (gateway.drain.clone(), stop.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = drain.handed_over() => until.cancel(),
+                    () = until.cancelled() => {}
+                }
+            });
+            tasks.spawn(admin::serve(listener, api, stop));
         }
         if let Some(follower) = follower(&gateway, &settings) {
-            let kept = follower.store.load();
+            let kept = feed::Store::new(&settings.state_dir).load();
             if let Some(kept) = &kept {
                 feed::restore(kept, &gateway.routes, &gateway.auth);
                 gateway.feed.restored();
@@ -343,6 +393,7 @@ impl Bound {
             tasks.spawn(follower.run(kept, background.clone()));
         }
         tasks.spawn(sweep(Arc::clone(&gateway), background.clone()));
+        tasks.spawn(live::watch(Arc::clone(&gateway), background.clone()));
         tasks.spawn(follow_issuers(Arc::clone(&gateway), background.clone()));
         tasks.spawn(gateway.sink.log.clone().watch(background.clone()));
         if let Some(tls) = &gateway.tls {
@@ -355,8 +406,11 @@ impl Bound {
             .set(i64::try_from(gateway.routes.len()).unwrap_or(i64::MAX));
         let threads = accept::start(&gateway, listeners, workers)?;
 
-        stop.cancelled().await;
-        gateway.drain.run(gateway.timeouts.drain).await;
+        let within = until_stop(&gateway, &stop).await;
+        settings.sockets.let_go();
+        let parting = tokio::spawn(live::part(Arc::clone(&gateway), within));
+        let cut = gateway.drain.run(within).await;
+        parting.abort();
         // The threads see the end of the drain by themselves; joining them must not block this runtime.
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().all(|thread| thread.join().is_ok())
@@ -372,13 +426,81 @@ impl Bound {
             gateway.sink.traces.finish(TRACES_WITHIN);
         };
         let _ = tokio::task::spawn_blocking(finish).await;
-        Ok(())
+        match cut {
+            0 => Ok(()),
+            connections => Err(Error::Cut { connections }),
+        }
+    }
+}
+
+/// Waits for the stop: by the signal, or because another process has taken over and either nothing is left here or the time for it is
+/// nearly over. How long the rest may take.
+async fn until_stop(gateway: &Gateway, stop: &CancellationToken) -> Duration {
+    let timeouts = &gateway.timeouts;
+    let handed_over = async {
+        gateway.drain.handed_over().await;
+        let within = timeouts.upgrade_drain.saturating_sub(timeouts.drain);
+        let _ = tokio::time::timeout(within, gateway.drain.idle()).await;
+    };
+    tokio::select! {
+        () = stop.cancelled() => timeouts.drain,
+        () = handed_over => timeouts.drain.min(timeouts.upgrade_drain),
     }
 }
 
 impl Handle {
+    /// Why it should get no traffic, in the words of `/readyz`. Empty: it is ready.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        self.0.lacks()
+    }
+
+    /// Another process has taken over: accepts nothing more, and ends when all has ended that is under way.
+    pub fn hand_over(&self) {
+        self.0.drain.hand_over();
+    }
+
+    /// How much is under way.
+    pub fn under_way(&self) -> usize {
+        self.0.lives.all().len()
+    }
+
+    /// How long what is under way may go on once another process has taken over.
+    pub fn upgrade_drain(&self) -> Duration {
+        self.0.timeouts.upgrade_drain
+    }
+
+    /// What is used here of all limits.
+    pub fn used(&self) -> Carried {
+        self.0.limits.used()
+    }
+
+    /// Counts what all other processes use with what is used here.
+    pub fn count_elsewhere(&self, others: Vec<Carried>) {
+        self.0.limits.count_elsewhere(others);
+    }
+
+    /// What people did here at this second since 1970 or later.
+    pub fn activity_since(&self, second: u64) -> Vec<Acted> {
+        self.0.routes.activity_since(second)
+    }
+
+    /// Takes in what people did at other processes.
+    pub fn take_activity(&self, all: &[Acted]) {
+        self.0.routes.take_activity(all);
+    }
+
+    /// The streams of this process.
+    pub fn streams(&self, which: &Which) -> Vec<Stream> {
+        admin::streams_of(&self.0, which)
+    }
+
+    /// Ends streams of this process; how many.
+    pub fn end_streams(&self, asked: &EndStreams) -> usize {
+        admin::end_streams_of(&self.0, asked)
+    }
+
     /// Takes certificates, issuers, static routes and limits from another configuration, and opens the access log's file again.
-    /// What stands there in error changes nothing of its kind; all other keys are read at start only, limits of heads too.
+    /// Anything that stands there in error changes nothing at all; all other keys are read at start only, limits of heads too.
     pub fn reload(&self, settings: &Settings) -> Result<(), Error> {
         let gateway = &self.0;
         let routes = StaticRoutes::read(&settings.config, &settings.routes)?;
@@ -390,11 +512,12 @@ impl Handle {
         let ready = tls
             .map(|tls| tls.read(&settings.config.certificate))
             .transpose()?;
-        gateway.auth.reload(&settings.config)?;
+        gateway.auth.reload_if(&settings.config, || {
+            routes.take(&gateway.routes).map_err(Error::from)
+        })?;
         if let (Some(tls), Some(ready)) = (tls, ready) {
             tls.take(ready, Some(gateway.auth.tls_tickets()));
         }
-        routes.take(&gateway.routes)?;
         gateway.limits.set(&settings.config.limits);
         if let Some(file) = file {
             log.turn_to(file);
@@ -413,8 +536,9 @@ fn follower(gateway: &Arc<Gateway>, settings: &Settings) -> Option<Follower> {
         gateway: Arc::clone(gateway),
         url: link.url.trim_end_matches('/').to_owned(),
         token: link.token.clone(),
-        store: feed::Store::new(&settings.state_dir),
+        store: Arc::new(Mutex::new(feed::Store::new(&settings.state_dir))),
         name: format!("gateway-{:x}", gateway.request_ids.start),
+        clock: feed::Clock::default(),
     })
 }
 

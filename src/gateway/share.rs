@@ -10,7 +10,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -19,7 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     auth::{Authenticator, Invitation, Principal, replace_file, seconds},
+    authorize::Candidate,
     route::Entry,
+    turns::{Stamp, Turn},
 };
 use crate::api::{
     GitspaceId,
@@ -95,8 +100,17 @@ pub(crate) struct Shares(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     to: DashMap<To, Arc<[Made]>>,
-    /// Who holds it may write.
-    path: Mutex<PathBuf>,
+    /// How often one was taken back.
+    changes: AtomicU64,
+    file: Mutex<Kept>,
+}
+
+/// The file.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// It as it was left here.
+    stamp: Option<Stamp>,
 }
 
 /// Whose shares, for whom.
@@ -117,25 +131,33 @@ impl Shares {
 
     fn load_at(state_dir: &Path, now: i64) -> Result<Self, ShareError> {
         let path = state_dir.join("shares.json");
-        let shares = match std::fs::read(&path) {
-            Ok(text) => parse(&text).map_err(|problem| ShareError::Damaged {
-                path: path.clone(),
-                problem,
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let stamp = Stamp::of(&path);
         let to = DashMap::new();
+        let shares = read(&path)?;
         for made in shares.into_iter().filter(|made| made.share.counts(now)) {
             push(&to, made);
         }
-        let path = Mutex::new(path);
-        Ok(Self(Arc::new(Inner { to, path })))
+        let file = Mutex::new(Kept { path, stamp });
+        Ok(Self(Arc::new(Inner {
+            to,
+            changes: AtomicU64::new(0),
+            file,
+        })))
+    }
+
+    /// Takes in what another process wrote, if it did. Blocks.
+    pub(crate) fn catch_up(&self) -> Result<(), ShareError> {
+        let mut file = self.0.file();
+        if Stamp::is_behind(file.stamp, &file.path) {
+            self.0.turn(&mut file)?;
+        }
+        Ok(())
     }
 
     /// Makes one. It counts, and is on disk, when this returns. Blocks.
     pub(crate) fn add(&self, made: Made, now: i64) -> Result<(), ShareError> {
-        let path = self.0.write();
+        let mut file = self.0.file();
+        let _turn = self.0.turn(&mut file)?;
         self.0.forget(now);
         let all = self.all();
         let of_one = all.iter().filter(|one| one.gitspace == made.gitspace);
@@ -143,24 +165,27 @@ impl Shares {
             return Err(ShareError::Full);
         }
         push(&self.0.to, made);
-        self.0.save(&path)
+        self.0.save(&mut file)
     }
 
     /// Takes one back. Tells whether it was there. Blocks.
     pub(crate) fn remove(&self, id: &str) -> Result<bool, ShareError> {
-        let path = self.0.write();
+        let mut file = self.0.file();
+        let _turn = self.0.turn(&mut file)?;
         let Some(made) = self.all().into_iter().find(|made| *made.share.id == *id) else {
             return Ok(false);
         };
         self.0.change(&(made.gitspace, made.share.to), |of| {
             of.retain(|other| *other.share.id != *id);
         });
-        self.0.save(&path).map(|()| true)
+        self.0.changes.fetch_add(1, Ordering::AcqRel);
+        self.0.save(&mut file).map(|()| true)
     }
 
     /// Counts that a link was accepted, where uses are counted. Blocks.
     pub(crate) fn use_once(&self, invitation: &Invitation) -> Result<(), ShareError> {
-        let path = self.0.write();
+        let mut file = self.0.file();
+        let _turn = self.0.turn(&mut file)?;
         let (mut found, mut counted) = (Err(ShareError::Gone), false);
         self.0.change(&invited(invitation), |of| {
             let Some(made) = of.iter_mut().find(|made| made.share.id == invitation.share) else {
@@ -175,7 +200,16 @@ impl Shares {
             found = Ok(());
         });
         found?;
-        if counted { self.0.save(&path) } else { Ok(()) }
+        if counted {
+            self.0.save(&mut file)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How often one was taken back since the start.
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
     }
 
     /// All that were made here.
@@ -194,7 +228,7 @@ impl Shares {
             is_used_up: made.is_used_up(),
             made_here: true,
         });
-        let of_route = entry.shares.get(&Audience::Link).into_iter().flatten();
+        let of_route = entry.shares.to(&Audience::Link).iter();
         let of_route = of_route.filter(|share| is(share)).map(|share| Found {
             until: share.until,
             is_used_up: false,
@@ -210,8 +244,27 @@ fn invited(invitation: &Invitation) -> To {
 
 impl Inner {
     /// A thread that panicked while it held the lock left whole lists behind.
-    fn write(&self) -> MutexGuard<'_, PathBuf> {
-        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    fn file(&self) -> MutexGuard<'_, Kept> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to write, with what another process wrote before.
+    fn turn(&self, file: &mut Kept) -> Result<Turn, ShareError> {
+        let turn = Turn::take(&file.path)?;
+        if Stamp::is_behind(file.stamp, &file.path) {
+            let stamp = Stamp::of(&file.path);
+            let theirs = DashMap::new();
+            for made in read(&file.path)? {
+                push(&theirs, made);
+            }
+            self.to.retain(|to, _| theirs.contains_key(to));
+            for (to, of) in theirs {
+                self.to.insert(to, of);
+            }
+            file.stamp = stamp;
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(turn)
     }
 
     fn change(&self, to: &To, change: impl FnOnce(&mut Vec<Made>)) {
@@ -235,14 +288,27 @@ impl Inner {
         });
     }
 
-    fn save(&self, path: &Path) -> Result<(), ShareError> {
+    fn save(&self, file: &mut Kept) -> Result<(), ShareError> {
         let shares = self.to.iter().flat_map(|of| of.value().to_vec()).collect();
-        let file = File {
+        let content = File {
             version: VERSION,
             shares,
         };
-        let text = serde_json::to_vec(&file).map_err(io::Error::other)?;
-        Ok(replace_file(path, &text)?)
+        let text = serde_json::to_vec(&content).map_err(io::Error::other)?;
+        replace_file(&file.path, &text)?;
+        file.stamp = Stamp::of(&file.path);
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Made>, ShareError> {
+    match std::fs::read(path) {
+        Ok(text) => parse(&text).map_err(|problem| ShareError::Damaged {
+            path: path.to_owned(),
+            problem,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -296,34 +362,26 @@ impl<'a> Grants<'a> {
     pub(crate) fn grant(
         &self,
         principal: &Principal,
-        entry: &Entry,
+        candidate: Candidate<'_>,
         port: Port,
     ) -> Option<Arc<str>> {
-        self.find(principal, &entry.gitspace, Some(entry), |share| {
-            share.port == port
-        })
+        self.find(principal, candidate, |share| share.port == port)
     }
 
-    /// Whether a principal may use any port of a gitspace that is there by a share. One that is not there is looked for all the same.
-    pub(crate) fn any(
-        &self,
-        principal: &Principal,
-        gitspace: &GitspaceId,
-        entry: Option<&Entry>,
-    ) -> bool {
+    /// Whether a principal may use any port of a gitspace by a share.
+    pub(crate) fn any(&self, principal: &Principal, candidate: Candidate<'_>) -> bool {
         let usable = |share: &Share| {
             let ports = principal.ports.as_ref();
-            entry.is_some_and(|entry| entry.endpoint(share.port).is_some())
+            candidate.entry.endpoint(share.port).is_some()
                 && ports.is_none_or(|ports| ports.contains(&share.port))
         };
-        self.find(principal, gitspace, entry, usable).is_some()
+        self.find(principal, candidate, usable).is_some()
     }
 
     fn find(
         &self,
         principal: &Principal,
-        gitspace: &GitspaceId,
-        entry: Option<&Entry>,
+        candidate: Candidate<'_>,
         is_meant: impl Fn(&Share) -> bool,
     ) -> Option<Arc<str>> {
         let grants = |share: &&Share| {
@@ -333,12 +391,10 @@ impl<'a> Grants<'a> {
         };
         let made = &self.shares.0.to;
         audiences(principal).find_map(|to| {
-            let of_route = entry.and_then(|entry| entry.shares.get(&to));
-            let of_route = of_route.into_iter().flatten().find(grants);
-            if let Some(share) = of_route {
+            if let Some(share) = candidate.entry.shares.to(&to).iter().find(grants) {
                 return Some(Arc::clone(&share.id));
             }
-            let made = made.get(&(gitspace.clone(), to))?;
+            let made = made.get(&(candidate.gitspace.clone(), to))?;
             let share = made.iter().map(|made| &made.share).find(grants)?;
             Some(Arc::clone(&share.id))
         })

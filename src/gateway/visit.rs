@@ -16,8 +16,7 @@ use super::{
     authorize::Allowed,
     forward::Body,
     http::{Destination, Head},
-    limit::Network,
-    own::{encode, from_here, redirect, target},
+    own::{Asked, encode, from_here, redirect, target},
     page::{Icon, Page},
     route::Entry,
     share::{Grants, Open, ShareError},
@@ -68,9 +67,10 @@ impl Gateway {
     }
 
     /// The button of that page: it is remembered, and the browser goes on.
-    pub(crate) fn go_on(&self, parts: &Parts, head: &Head) -> Result<Response<Body>, Rejection> {
-        from_here(parts, head)?;
-        let mut response = redirect(StatusCode::SEE_OTHER, &way_on(&parts.uri, "/")?)?;
+    pub(crate) fn go_on(&self, asked: &Asked<'_>) -> Result<Response<Body>, Rejection> {
+        from_here(asked)?;
+        let location = way_on(&asked.parts.uri, "/")?;
+        let mut response = redirect(StatusCode::SEE_OTHER, &location)?;
         response
             .headers_mut()
             .append(header::SET_COOKIE, self.visited());
@@ -78,20 +78,21 @@ impl Gateway {
     }
 
     /// A share's link: shown, and accepted.
-    pub(crate) async fn share_link(
-        &self,
-        parts: &Parts,
-        head: &Head,
-        network: Network,
-        now: SystemTime,
-    ) -> Result<Response<Body>, Rejection> {
+    pub(crate) async fn share_link(&self, asked: &Asked<'_>) -> Result<Response<Body>, Rejection> {
+        let &Asked {
+            parts,
+            head,
+            network,
+            now,
+            ..
+        } = asked;
         let accepts = match parts.method {
             Method::GET => false,
             Method::POST => true,
             _ => return Err(Rejection::MethodNotAllowed),
         };
         if accepts {
-            from_here(parts, head)?;
+            from_here(asked)?;
         }
         self.limits.may_log_in(network)?;
         let link = parameter(parts.uri.query().unwrap_or_default(), "link").unwrap_or_default();
@@ -190,7 +191,7 @@ fn first_page(entry: &Entry, head: &Head) -> String {
 }
 
 /// Where a browser goes on to: a path of the same host, whatever the query says; `first` if it says nothing.
-fn way_on(uri: &Uri, first: &str) -> Result<String, Rejection> {
+pub(crate) fn way_on(uri: &Uri, first: &str) -> Result<String, Rejection> {
     let to = parameter(uri.query().unwrap_or_default(), "to").unwrap_or_default();
     let to = match to.first() {
         Some(_) => to,
@@ -234,10 +235,5 @@ fn whose(owner: &str, entry: &Entry, port: Port, action: &str) -> Response<Body>
         .answer(StatusCode::OK);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // With `no-referrer` the button's request would not say from which origin it is.
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("same-origin"),
-    );
     response
 }

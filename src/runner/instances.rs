@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     agents::{AgentError, Agents},
     driver::{Driver, DriverError},
+    typed::Typed,
 };
 use crate::api::{
     InstanceId,
@@ -42,6 +43,7 @@ pub(super) struct Note {
 pub(super) struct Instances<D> {
     pub(super) driver: D,
     pub(super) agents: Agents,
+    pub(super) typed: Typed,
     /// How many work on an instance.
     busy: Mutex<HashMap<InstanceId, usize>>,
     notes: Mutex<()>,
@@ -52,6 +54,7 @@ impl<D: Driver> Instances<D> {
         Self {
             driver,
             agents,
+            typed: Typed::default(),
             busy: Mutex::default(),
             notes: Mutex::default(),
         }

@@ -1,7 +1,8 @@
 //! Keeping up what is to run: an instance that ended by itself, or with the runner, is brought up again on the ports that it
 //! had, so that routes stay true.
 //!
-//! An IDE that was stopped and an instance that was suspended are left alone, also while they are.
+//! An IDE that was stopped and an instance that was suspended are left alone, also while they are. What agents say of terminals when
+//! they are looked at goes to `typed`.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -31,6 +32,7 @@ pub(super) async fn keep_up<D: Driver>(instances: &Instances<D>, restored: &Coun
     loop {
         let wanted = instances.driver.wanted();
         troubles.retain(|instance, _| wanted.contains(instance));
+        instances.typed.retain(&wanted);
         let now = Instant::now();
         let due = wanted.into_iter().filter(|instance| {
             let trouble = troubles.get(instance);
@@ -127,17 +129,14 @@ async fn down<D: Driver>(
     let Some(machine) = instances.driver.machine(instance) else {
         return Some("its agent does not run".into());
     };
-    note?;
-    match instances.agents.status(&machine).await {
-        Ok(status) if status.running => None,
-        Ok(status) => Some(
-            status
-                .ended
-                .unwrap_or_else(|| "its IDE does not run".into()),
-        ),
-        // On its way out, or too busy to answer: the next look tells.
-        Err(_) => None,
+    let note = note?;
+    // One that does not answer is on its way out, or too busy: the next look tells.
+    let status = instances.agents.status(&machine).await.ok()?;
+    if let Some(ago) = status.typed_ago {
+        instances.typed.note(&note.start.of, ago);
     }
+    let ended = || status.ended.unwrap_or("its IDE does not run".into());
+    (!status.running).then(ended)
 }
 
 async fn restore<D: Driver>(

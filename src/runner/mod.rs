@@ -7,5 +7,6 @@ pub mod driver;
 mod instances;
 mod keep;
 mod service;
+mod typed;
 
 pub use service::{Error, Settings, serve};

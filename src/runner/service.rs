@@ -1,4 +1,4 @@
-//! The runner's API: `/setup /step /suspend /destroy /pool_owner /healthz /metrics`, guarded by a bearer token.
+//! The runner's API: `/setup /step /suspend /destroy /pool_owner /typed /healthz /metrics`, guarded by a bearer token.
 //!
 //! A call goes on to its end when the delegate hangs up; asked again, it finds things done.
 
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     api::{
         Secret,
+        activity::Typed,
         problem::{MEDIA_TYPE, Problem},
         runner::{PoolOwner, Step, StepDone},
         task::{Destroy, InstanceRef},
@@ -143,6 +144,7 @@ fn router<D: Driver>(service: Arc<Service<D>>) -> Router {
         .route("/suspend", post(suspend::<D>))
         .route("/destroy", post(destroy::<D>))
         .route("/pool_owner", get(pool_owner::<D>))
+        .route("/typed", get(typed::<D>))
         .route("/metrics", get(metrics::<D>))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&service),
@@ -312,6 +314,10 @@ async fn pool_owner<D: Driver>(State(service): State<Arc<Service<D>>>) -> Json<P
         driver: D::NAME.into(),
         host_bound: D::HOST_BOUND,
     })
+}
+
+async fn typed<D: Driver>(State(service): State<Arc<Service<D>>>) -> Json<Vec<Typed>> {
+    Json(service.instances.typed.list())
 }
 
 async fn metrics<D: Driver>(State(service): State<Arc<Service<D>>>) -> Response {

@@ -84,7 +84,7 @@ export HOME=$home
 if start code-server --ide code-server; then
   # The folder that the page opens is the clone in the instance.
   clone=$(find "$(field code-server state_dir)/instances" -maxdepth 4 -name .git -print -quit)
-  run code-server "${clone%/.git}"
+  run code-server "${clone%/.git}" "$(field code-server control_plane)/v1/gitspaces/$(field code-server gitspace)" "$(field code-server user_token_file)"
 else
   stop || true; failed=$((failed + 1)); echo "test browser::code_server ... FAILED"
 fi

@@ -89,6 +89,8 @@ test(['URL'], async ({ page, context, url, wire, steps, plain }) => {
     await context.grantPermissions(['clipboard-read', 'clipboard-write'])
     await page.evaluate(() => navigator.clipboard.writeText('echo pasted-$((6*7))'))
     await page.getByRole('button', { name: 'Paste' }).click()
+    // The clipboard is read in its own time.
+    await screen.line('.*echo pasted-.*')
     await screen.type('\n')
     await screen.line('pasted-42')
     const index = (await screen.rows()).lastIndexOf('pasted-42')

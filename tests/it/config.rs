@@ -140,6 +140,7 @@ fn the_config_file_of_the_repository_names_every_key() {
         ["gateway", "timeouts"] => Timeouts,
         ["gateway", "limits"] => Limits,
         ["gateway", "admin"] => Admin,
+        ["gateway", "chp"] => Chp,
         ["gateway", "control_plane"] => ControlPlaneLink,
         ["gateway", "access_log"] => AccessLog,
         ["control_plane"] => ControlPlane,

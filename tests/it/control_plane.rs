@@ -1,6 +1,7 @@
 //! The control plane over real HTTP, with a fake delegate and a fake gateway.
 //!
-//! Covers: lifecycle, restart, leases, host-bound tasks, tokens, validation, feed, tickets, the API's description.
+//! Covers: lifecycle, restart, leases, host-bound tasks, tokens, validation, feed and its history, revocations, tickets, the API's
+//! description.
 //! Cannot cover: what a real runner does with a task.
 
 #![allow(
@@ -10,6 +11,9 @@
 
 mod feed;
 mod gitspaces;
+mod history;
 mod restart;
-mod support;
+mod revocations;
+pub(crate) mod support;
 mod tasks;
+mod wake;

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::secret;
+use crate::support::{Refusing, secret};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "delegate-token-for-tests";
@@ -45,6 +45,8 @@ struct Fake {
     tasks: Arc<Mutex<VecDeque<Value>>>,
     /// Answers to give before the usual ones, by the beginning of a path.
     answers: Arc<Mutex<Vec<(&'static str, StatusCode)>>>,
+    /// What the runner knows of typing in terminals.
+    typed: Arc<Mutex<Value>>,
     /// A permit lets the runner finish one call.
     runner_ends: Arc<Semaphore>,
 }
@@ -55,6 +57,7 @@ impl Fake {
             seen: watch::Sender::new(Vec::new()),
             tasks: Arc::default(),
             answers: Arc::default(),
+            typed: Arc::new(Mutex::new(json!([]))),
             runner_ends: Arc::new(Semaphore::new(1000)),
         }
     }
@@ -107,6 +110,10 @@ impl Fake {
                 get(|| async {
                     Json(json!({ "runner": "r1", "driver": "process", "host_bound": true }))
                 }),
+            )
+            .route(
+                "/typed",
+                get(async |State(fake): State<Self>| Json(fake.typed.lock().unwrap().clone())),
             )
             .route("/{call}", post(run))
             .layer(middleware::from_fn_with_state(self.clone(), record))
@@ -313,13 +320,12 @@ async fn no_more_tasks_are_taken_than_there_are_slots() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_that_forgot_or_went_away_is_registered_with_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     // Away when the delegate starts.
-    drop(listener);
+    let refusing = Refusing::new();
+    let address = refusing.address();
     let delegate = Delegate::start(address, |_| {});
     let fake = Fake::new();
-    let server = fake.serve(TcpListener::bind(address).await.unwrap()).await;
+    let server = fake.serve(refusing.listen()).await;
     fake.wait("/v1/delegates", 1).await;
     // It forgot.
     fake.answer("/v1/delegates/d1/acquire", StatusCode::NOT_FOUND);
@@ -356,4 +362,26 @@ async fn a_stop_takes_no_new_task_and_waits_for_those_under_way() {
     delegate.stop().await;
     assert_eq!(fake.saw("/v1/tasks/t1/result").len(), 1);
     assert_eq!(fake.saw("/v1/tasks/t2/result").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_say_once_where_somebody_typed_and_do_not_need_it() {
+    const BEAT: &str = "/v1/delegates/d1/heartbeat";
+    let (fake, delegate) = start(|_| {}).await;
+    // A runner that does not know how.
+    fake.answer("/typed", StatusCode::NOT_FOUND);
+    assert_eq!(fake.wait(BEAT, 1).await[0], json!({ "tasks": [] }));
+    let typed = json!([{ "gitspace": "api-k3x9q2", "ago": 7 }]);
+    *fake.typed.lock().unwrap() = typed.clone();
+    let seen = fake.saw(BEAT).len();
+    let beats = fake.wait(BEAT, seen + 3).await;
+    let told = beats.iter().filter(|beat| beat["typed"] == typed);
+    assert_eq!(told.count(), 1, "{beats:?}");
+    // A control plane that forgot is told again.
+    fake.answer(BEAT, StatusCode::NOT_FOUND);
+    fake.wait("/v1/delegates", 2).await;
+    let seen = fake.saw(BEAT).len();
+    let beats = fake.wait(BEAT, seen + 1).await;
+    assert_eq!(beats[seen]["typed"], typed);
+    delegate.stop().await;
 }

@@ -12,15 +12,18 @@ use std::{
 use cde_gateway::{
     api::{
         Secret,
+        activity::Typed,
         problem::Problem,
         runner::{PoolOwner, StepDone},
     },
     config,
     runner::{self, Settings},
 };
+use futures_util::{SinkExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::secret;
@@ -76,10 +79,14 @@ impl Runner {
         }
     }
 
-    async fn identity(&self) -> PoolOwner {
-        let url = format!("http://{}/pool_owner", self.address);
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let url = format!("http://{}{path}", self.address);
         let call = reqwest::Client::new().get(url).bearer_auth(TOKEN).send();
         call.await.unwrap().json().await.unwrap()
+    }
+
+    async fn identity(&self) -> PoolOwner {
+        self.get("/pool_owner").await
     }
 
     /// Sets up and starts; the answer of the start.
@@ -193,7 +200,7 @@ async fn every_call_but_health_wants_the_token() {
         let call = client.post(url(path)).bearer_auth("wrong").json(&of());
         assert_eq!(call.send().await.unwrap().status(), 401, "{path}");
     }
-    for path in ["/pool_owner", "/metrics"] {
+    for path in ["/pool_owner", "/typed", "/metrics"] {
         assert_eq!(client.get(url(path)).send().await.unwrap().status(), 401);
     }
     assert_eq!(
@@ -370,4 +377,57 @@ async fn failures_say_what_was_wrong() {
         problem.title
     );
     missing.stop().await;
+}
+
+/// A call for another gitspace than the usual one.
+fn for_other(call: &Value) -> Value {
+    let text = call.to_string().replace(GITSPACE, OTHER);
+    serde_json::from_str(&text).unwrap()
+}
+
+const OTHER: &str = "web-b7n2m4";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_in_a_terminal_is_told_and_one_that_is_open_and_prints_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = Runner::start(folder.path()).await;
+    let repository = repository(
+        folder.path(),
+        "script -qfc 'while :; do echo x; touch ../printed; sleep 0.2; done' /dev/null",
+    );
+    let open = async |port: u16| {
+        let url = format!("ws://127.0.0.1:{port}/ws");
+        tokio_tungstenite::connect_async(url).await.unwrap().0
+    };
+    // Both have a terminal that prints, and an open shell with its prompt.
+    runner.post("/setup", for_other(&of())).await.unwrap();
+    let other = runner.post("/step", for_other(&start(&repository))).await;
+    let mut idle = open(other.unwrap().done.ide_port.unwrap()).await;
+    let up = runner.bring_up(&repository).await;
+    let shell = tokio::sync::Mutex::new(open(up.done.ide_port.unwrap()).await);
+    for gitspace in [OTHER, GITSPACE] {
+        let printed = folder.path().join(format!("instances/{gitspace}/printed"));
+        wait_until("it prints", async || printed.exists()).await;
+    }
+    let prompt = tokio::time::timeout(DEADLINE, idle.next()).await;
+    assert!(prompt.is_ok_and(|message| message.unwrap().is_ok()));
+    assert_eq!(runner.get::<Vec<Typed>>("/typed").await, []);
+    wait_until("somebody typed", async || {
+        let key = Message::binary("\n");
+        shell.lock().await.send(key).await.unwrap();
+        !runner.get::<Vec<Typed>>("/typed").await.is_empty()
+    })
+    .await;
+    let typed = runner.get::<Vec<Typed>>("/typed").await;
+    assert_eq!(typed.len(), 1, "{typed:?}");
+    assert_eq!(typed[0].gitspace.as_str(), GITSPACE);
+    assert!(typed[0].ago < 30, "{typed:?}");
+    // What was suspended is not told of any more.
+    runner.post("/suspend", of()).await.unwrap();
+    wait_until("it is forgotten", async || {
+        runner.get::<Vec<Typed>>("/typed").await.is_empty()
+    })
+    .await;
+    runner.stop().await;
+    assert_eq!(marked(folder.path()), [0; 0]);
 }

@@ -27,6 +27,8 @@ use super::{
 
 /// The largest piece of input: a large paste comes in several.
 const INPUT_MAX: usize = 1024 * 1024;
+/// By this name the gateway knows that binary frames from the page are typed.
+const PROTOCOL: &str = "terminal.gitspace";
 const OUTPUT_SIZE: usize = 32 * 1024;
 const TAKEN_OVER: u16 = 4001;
 const NO_SESSION: u16 = 4002;
@@ -72,6 +74,7 @@ pub(super) async fn open(
         return (StatusCode::FORBIDDEN, "the page comes from another host\n").into_response();
     }
     upgrade
+        .protocols([PROTOCOL])
         .max_message_size(INPUT_MAX)
         .max_frame_size(INPUT_MAX)
         .on_upgrade(move |socket| Arc::clone(&sessions).tracked(serve(sessions, open, socket)))

@@ -30,6 +30,7 @@ fn timeouts(gateway: &Gateway, findings: &mut Findings) {
         ("keep_alive", timeouts.keep_alive),
         ("connect", timeouts.connect),
         ("drain", timeouts.drain),
+        ("upgrade_drain", timeouts.upgrade_drain),
         ("session", timeouts.session),
     ];
     let switched = [

@@ -2,6 +2,7 @@
 //!
 //! Each check tells the dotted key, what was found, and what to change; the place is added by `load`.
 
+mod chp;
 mod files;
 mod gateway;
 mod headers;
@@ -56,6 +57,7 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
     roles::check(config, &mut findings);
     listeners::check(config, &mut findings);
     gateway::check(config, &mut findings);
+    chp::check(&config.gateway, &mut findings);
     traces::check(&config.gateway.traces, &mut findings);
     limits::check(&config.gateway, &mut findings);
     route::check(&config.route, &config.gateway.domains, &mut findings);

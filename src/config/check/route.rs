@@ -65,6 +65,16 @@ fn names(key: &str, route: &RouteEntry, before: &[RouteEntry], findings: &mut Fi
     }
 }
 
+/// The domain of which a host is a gitspace's.
+pub(super) fn gitspaces_own<'a>(host: &str, domains: &'a [String]) -> Option<&'a String> {
+    domains.iter().find(|domain| {
+        let label = host
+            .strip_suffix(domain.as_str())
+            .and_then(|rest| rest.strip_suffix('.'));
+        label.is_some_and(|label| !label.contains('.'))
+    })
+}
+
 /// A host, or a path of one, is one route's; what belongs to hosts and paths needs them.
 fn place(
     key: &str,
@@ -92,13 +102,7 @@ fn place(
     };
     let key_of = |name: &str| format!("{key}.{name}");
     findings.unless_ok(key_of("host"), text::host(host));
-    let gitspace_of = |domain: &&String| {
-        let label = host
-            .strip_suffix(domain.as_str())
-            .and_then(|rest| rest.strip_suffix('.'));
-        label.is_some_and(|label| !label.contains('.'))
-    };
-    if let Some(domain) = domains.iter().find(gitspace_of) {
+    if let Some(domain) = gitspaces_own(host, domains) {
         findings.add(
             key_of("host"),
             format!("is {host:?}, which is a gitspace's own host under the domain {domain:?}"),

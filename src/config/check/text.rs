@@ -76,6 +76,28 @@ pub(super) fn base_url(url: &str) -> Checked {
     Ok(())
 }
 
+/// `http://host[:port]/path` or `https://…`, under which there are pages.
+pub(super) fn page_url(url: &str) -> Checked {
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| url.starts_with(scheme));
+    let rest = scheme.and_then(|scheme| url.strip_prefix(scheme));
+    let authority = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+    let good = authority.is_some_and(|authority| {
+        !authority.contains('@') && split_authority(authority, false).is_ok()
+    });
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte);
+    if !good || !url.bytes().all(plain) {
+        return wrong(
+            format!(
+                "is {url:?}; a URL with http:// or https://, a host and perhaps a port and a path is accepted"
+            ),
+            "write a URL such as \"http://127.0.0.1:8081/hub/error\"",
+        );
+    }
+    Ok(())
+}
+
 /// `http://host:port`, `https://…`, `h2c://…` or `unix:/path`.
 pub(super) fn upstream(text: &str) -> Checked {
     const ACCEPTED: &str = "\"http://host:port\", \"https://host:port\", \"h2c://host:port\" and \"unix:/path\" are accepted";

@@ -96,11 +96,20 @@ fn table() -> Vec<(I, Trigger, I, Option<Step>, bool)> {
     ] {
         rows.push((from, Replace, I::Resetting, Some(DESTROY), false));
     }
+    for step in STEPS {
+        let undo = if step == AgentStart {
+            AgentStop
+        } else {
+            VmSuspend
+        };
+        rows.push((I::Starting, Cancel(step), I::Stopping, Some(undo), false));
+    }
     rows
 }
 
 fn triggers() -> Vec<Trigger> {
-    let ends = STEPS.iter().flat_map(|step| [Done(*step), Failed(*step)]);
+    let of_steps = |step: &Step| [Done(*step), Failed(*step), Cancel(*step)];
+    let ends = STEPS.iter().flat_map(of_steps);
     [Start, Stop, Delete, Replace, TimedOut]
         .into_iter()
         .chain(ends)

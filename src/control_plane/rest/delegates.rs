@@ -33,6 +33,7 @@ pub(super) async fn heartbeat(
     Body(beat): Body<Heartbeat>,
 ) -> Result<StatusCode, Refusal> {
     tasks::heartbeat(&state.store, &id, &beat, &state.timing).await?;
+    state.typed.learn(&beat.typed);
     Ok(StatusCode::NO_CONTENT)
 }
 

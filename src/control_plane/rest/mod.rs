@@ -7,7 +7,9 @@ mod delegates;
 mod feed;
 mod gitspaces;
 pub mod openapi;
+mod revocations;
 mod serve;
+mod wake;
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +57,10 @@ fn router(state: Shared) -> Router {
         .route("/v1/gitspaces/{id}/stop", post(gitspaces::stop))
         .route("/v1/gitspaces/{id}/ticket", post(gitspaces::ticket))
         .route("/v1/gitspaces/{id}/events", get(gitspaces::events))
+        .route(
+            "/v1/revocations",
+            post(revocations::revoke).get(revocations::list),
+        )
         .route_layer(from_fn_with_state(state.clone(), only_user));
     let delegates = Router::new()
         .route("/v1/delegates", post(delegates::register))
@@ -66,6 +72,9 @@ fn router(state: Shared) -> Router {
     let gateways = Router::new()
         .route("/v1/feed", get(feed::poll))
         .route("/v1/feed/redeem", post(feed::redeem))
+        .route("/v1/feed/revoke", post(revocations::pass_on))
+        .route("/v1/feed/wake", post(wake::wake))
+        .route("/v1/feed/wake/cancel", post(wake::cancel))
         .route(
             "/v1/feed/report",
             post(feed::report).layer(DefaultBodyLimit::max(REPORT_MAX)),

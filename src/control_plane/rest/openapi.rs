@@ -1,6 +1,7 @@
 //! The description of the user's API (OpenAPI 3.1), made from the handlers and kept in `docs/openapi.json`.
 //!
-//! Delegates and gateways speak the types of `api::task` and `api::feed`, which are no public API.
+//! Delegates and gateways speak the types of `api::task` and `api::feed`, which are no public API. Waking is: any program that fronts
+//! gitspaces may ask for it, with a gateway's token.
 
 use axum::Json;
 use utoipa::{
@@ -11,14 +12,14 @@ use utoipa::{
     },
 };
 
-use super::gitspaces;
+use super::{gitspaces, revocations, wake};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "cde-gateway control plane", description = "Gitspaces: create, start, stop, delete, open. Errors are application/problem+json with a stable `reason`."),
+    info(title = "cde-gateway control plane", description = "Gitspaces: create, start, stop, delete, open; revocations. Errors are application/problem+json with a stable `reason`."),
     paths(
         gitspaces::create, gitspaces::list, gitspaces::show, gitspaces::delete, gitspaces::start, gitspaces::stop,
-        gitspaces::ticket, gitspaces::events
+        gitspaces::ticket, gitspaces::events, revocations::revoke, revocations::list, wake::wake, wake::cancel
     ),
     modifiers(&Bearer)
 )]

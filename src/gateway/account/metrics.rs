@@ -117,6 +117,8 @@ pub(crate) struct Metrics {
     total: Histogram,
     /// Requests and streams under way.
     pub(crate) streams: Gauge,
+    /// Tasks of the data path. Set when it is asked for.
+    pub(crate) tasks: Gauge,
     connections: Family<StateLabels, Gauge>,
     /// In the order of [`ConnectionState::ALL`].
     by_state: [Gauge; 4],
@@ -137,6 +139,8 @@ pub(crate) struct Metrics {
     pub(crate) routes: Gauge,
     /// The feed's revision that was applied last.
     pub(crate) feed_revision: Gauge,
+    /// By how many seconds our clock is ahead of the control plane's.
+    pub(crate) clock_skew: Gauge,
     /// Answers of the feed that could not be used, and calls that failed.
     pub(crate) feed_failures: Counter,
     /// Lines of the access log that were not written.
@@ -168,6 +172,7 @@ impl Metrics {
             first_byte: Histogram::new(exponential_buckets(0.000_25, 4.0, 10)),
             total: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
             streams: Gauge::default(),
+            tasks: Gauge::default(),
             connections,
             by_state,
             refused_connections: Counter::default(),
@@ -179,6 +184,7 @@ impl Metrics {
             upstream_reused: Counter::default(),
             routes: Gauge::default(),
             feed_revision: Gauge::default(),
+            clock_skew: Gauge::default(),
             feed_failures: Counter::default(),
             lost_lines: LostLines::default(),
         };
@@ -221,6 +227,11 @@ impl Metrics {
             "streams",
             "Requests and streams under way",
             self.streams.clone(),
+        );
+        registry.register(
+            "tasks",
+            "Tasks of listeners, connections and streams on the data path",
+            self.tasks.clone(),
         );
         registry.register(
             "connections",
@@ -267,6 +278,11 @@ impl Metrics {
             "feed_revision",
             "Revision of the feed applied last",
             self.feed_revision.clone(),
+        );
+        registry.register(
+            "clock_skew_seconds",
+            "By how much this machine's clock was ahead of the control plane's at the last answer of the feed",
+            self.clock_skew.clone(),
         );
         registry.register(
             "feed_failures",

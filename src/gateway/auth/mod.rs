@@ -165,8 +165,17 @@ impl Authenticator {
 
     /// Replaces what the configuration says; all stays as it is if this fails.
     pub fn reload(&self, config: &config::Gateway) -> Result<(), Error> {
+        self.reload_if(config, || Ok(()))
+    }
+
+    /// Replaces what the configuration says, if `then` succeeds, which is asked once nothing else can fail.
+    pub(crate) fn reload_if<E: From<Error>>(
+        &self,
+        config: &config::Gateway,
+        then: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut sources = self.sources();
-        let keyring = sources.reload(config, seconds(SystemTime::now()))?;
+        let keyring = sources.reload(config, seconds(SystemTime::now()), then)?;
         self.swap(keyring);
         Ok(())
     }
@@ -178,6 +187,12 @@ impl Authenticator {
             self.swap(keyring);
         }
         Ok(())
+    }
+
+    /// Whether [`Self::feed_keys`] would take them.
+    pub(crate) fn check_feed_keys(&self, keys: &FeedKeys) -> Result<(), Error> {
+        let now = seconds(SystemTime::now());
+        self.sources().made_with(keys, now).map(drop)
     }
 
     /// Takes everything of ours out of the request, and tells who is asking.
@@ -413,7 +428,7 @@ impl Authenticator {
 
     /// Whether a token under a name that is not ours concerns us: verified before, or with a configured issuer in it.
     fn recognise(&self, keyring: &Keyring, token: &[u8], last: &LastToken) -> Option<Recognised> {
-        if token.iter().filter(|byte| **byte == b'.').count() != 2 {
+        if memchr::memchr_iter(b'.', token).count() != 2 {
             return None;
         }
         let digest = last.digest(token);
@@ -527,22 +542,51 @@ impl Authenticator {
         self.revoked.covers(principal, gitspace, port, seconds(now))
     }
 
+    /// What keeps a principal from a port, of all that was revoked.
+    pub(crate) fn revocation_of(
+        &self,
+        principal: &Principal,
+        gitspace: &GitspaceId,
+        port: Port,
+        now: SystemTime,
+    ) -> Option<Revocation> {
+        self.revoked.of(principal, gitspace, port, seconds(now))
+    }
+
+    /// The revocation of a share.
+    pub(crate) fn revocation_of_share(&self, id: &str, now: SystemTime) -> Option<Revocation> {
+        self.revoked.of_share(id, seconds(now))
+    }
+
+    /// How often something was revoked since the start.
+    pub(crate) fn revocation_changes(&self) -> u64 {
+        self.revoked.changes()
+    }
+
     /// Whether a share was revoked.
     pub(crate) fn share_revoked(&self, id: &str, now: i64) -> bool {
         self.revoked.share(id, now)
     }
 
     /// Revokes: at once, and on disk when this returns. Gives what counts now.
-    pub(crate) async fn revoke(
+    pub(crate) async fn revoke_all(
         &self,
-        revocation: Revocation,
+        revocations: Vec<Revocation>,
         now: SystemTime,
-    ) -> Result<Revocation, RevokeError> {
+    ) -> Result<Vec<Revocation>, RevokeError> {
+        if revocations.is_empty() {
+            return Ok(revocations);
+        }
         let revoked = self.revoked.clone();
-        let add = move || revoked.add(revocation, seconds(now));
+        let add = move || revoked.add(revocations, seconds(now));
         tokio::task::spawn_blocking(add)
             .await
             .map_err(io::Error::other)?
+    }
+
+    /// Takes in what another process revoked, if it did. Blocks.
+    pub(crate) fn catch_up(&self) -> io::Result<()> {
+        self.revoked.catch_up()
     }
 
     /// Takes a revocation back. Tells whether it was there.

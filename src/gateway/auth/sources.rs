@@ -78,11 +78,18 @@ impl Sources {
         ))
     }
 
-    pub(super) fn reload(&mut self, config: &config::Gateway, now: i64) -> Result<Keyring, Error> {
+    /// `then` has the last word before anything changes.
+    pub(super) fn reload<E: From<Error>>(
+        &mut self,
+        config: &config::Gateway,
+        now: i64,
+        then: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Keyring, E> {
         let known = &self.configured.issuers;
         let configured = Configured::load(config, &self.state_dir, known, &self.wake, now)?;
         let feed = self.feed.as_ref().map(|(_, issuer)| issuer);
         let keyring = keyring(&configured, feed, self.generation + 1, now)?;
+        then()?;
         self.generation += 1;
         self.configured = configured;
         self.wake.notify_one();
@@ -112,14 +119,26 @@ impl Sources {
 
     /// None: nothing is new.
     pub(super) fn feed(&mut self, keys: &FeedKeys, now: i64) -> Result<Option<Keyring>, Error> {
+        let Some((issuer, keyring)) = self.made_with(keys, now)? else {
+            return Ok(None);
+        };
+        self.generation += 1;
+        self.feed = Some((keys.clone(), issuer));
+        Ok(Some(keyring))
+    }
+
+    /// What the keys of the feed would make. None: nothing is new.
+    pub(super) fn made_with(
+        &self,
+        keys: &FeedKeys,
+        now: i64,
+    ) -> Result<Option<(Arc<Issuer>, Keyring)>, Error> {
         if self.feed.as_ref().is_some_and(|(known, _)| known == keys) {
             return Ok(None);
         }
         let issuer = Arc::new(Issuer::feed(keys)?);
         let keyring = keyring(&self.configured, Some(&issuer), self.generation + 1, now)?;
-        self.generation += 1;
-        self.feed = Some((keys.clone(), issuer));
-        Ok(Some(keyring))
+        Ok(Some((issuer, keyring)))
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! The first redemption wins. This gateway remembers its own on disk until they are over; with a control plane, that one
 //! decides for all gateways. Away, or alone: once per gateway. All of this is off the data path.
+//!
+//! While one process hands over to the next, both redeem: the file decides (`turns`).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::OpenOptions,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -21,7 +23,10 @@ use super::{
     principal::Principal,
     private_file,
 };
-use crate::api::{Secret, feed::Redeem};
+use crate::{
+    api::{Secret, feed::Redeem, revocation::Revocation},
+    gateway::turns::{Stamp, Turn},
+};
 
 const HEAD: &str = "cde-gateway used tickets 1";
 /// Tickets that may be remembered at once; beyond, tickets are refused until old ones are over (minutes).
@@ -69,7 +74,7 @@ impl Ticket {
     }
 }
 
-/// The control plane that decides which redemption was first.
+/// The control plane that decides which redemption was first, and passes on to all what one of its gateways revokes.
 #[derive(Debug, Clone)]
 pub struct Link {
     client: reqwest::Client,
@@ -88,7 +93,7 @@ impl Link {
     pub fn new(client: reqwest::Client, url: &str, token: Secret) -> Self {
         Self {
             client,
-            url: format!("{}/v1/feed/redeem", url.trim_end_matches('/')),
+            url: url.trim_end_matches('/').to_owned(),
             token,
         }
     }
@@ -96,7 +101,7 @@ impl Link {
     async fn ask(&self, ticket: &Redeem) -> Answer {
         let request = self
             .client
-            .post(&self.url)
+            .post(format!("{}/v1/feed/redeem", self.url))
             .bearer_auth(self.token.reveal())
             .timeout(LINK_TIMEOUT)
             .json(ticket);
@@ -105,6 +110,24 @@ impl Link {
             Ok(StatusCode::CONFLICT) => Answer::Used,
             Ok(other) => Answer::Away(format!("answered {other}")),
             Err(error) => Answer::Away(error.without_url().to_string()),
+        }
+    }
+
+    /// Passes a revocation on, or tells why that failed.
+    pub(crate) async fn revoke(&self, revocation: &Revocation) -> Result<(), String> {
+        let request = self
+            .client
+            .post(format!("{}/v1/feed/revoke", self.url))
+            .bearer_auth(self.token.reveal())
+            .timeout(LINK_TIMEOUT)
+            .json(revocation);
+        match request.send().await.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(status) => Err(format!("the control plane answered {status}")),
+            Err(error) => {
+                let error = error.without_url();
+                Err(format!("the control plane cannot be reached: {error}"))
+            }
         }
     }
 }
@@ -156,6 +179,7 @@ impl Redeemer {
             .map_err(io::Error::other)
             .and_then(|written| written)
         {
+            Ok(()) if lock(&self.used).lost.remove(&record) => Err(TokenError::TicketUsed),
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, "cannot record that a ticket was used; tickets are refused");
@@ -177,6 +201,10 @@ struct Used {
     until: HashMap<[u8; 32], i64>,
     /// Not on disk yet.
     pending: Vec<([u8; 32], i64)>,
+    /// Pending ones that another process had written before. Whoever waits for one of them takes it out.
+    lost: HashSet<[u8; 32]>,
+    /// The file as it was left here.
+    stamp: Option<Stamp>,
     /// Lines in the file, the ones that are over included.
     lines: usize,
 }
@@ -208,9 +236,17 @@ impl Used {
             path,
             until,
             pending: Vec::new(),
+            lost: HashSet::new(),
+            stamp: None,
             lines: 0,
         };
-        used.rewrite().map_err(|source| Error::Write {
+        let turn = Turn::take(&used.path);
+        turn.and_then(|_turn| {
+            // What another process wrote since this one has read.
+            used.catch_up(now)?;
+            used.rewrite()
+        })
+        .map_err(|source| Error::Write {
             path: used.path.clone(),
             source,
         })?;
@@ -237,6 +273,10 @@ impl Used {
         if self.pending.is_empty() {
             return Ok(());
         }
+        let _turn = Turn::take(&self.path)?;
+        if Stamp::is_behind(self.stamp, &self.path) {
+            self.catch_up(now)?;
+        }
         if self.lines > 1024 && self.lines > 2 * self.until.len() {
             self.until.retain(|_, until| *until > now);
             return self.rewrite();
@@ -248,15 +288,48 @@ impl Used {
         } else {
             // It may end in half a line now, so the next write makes it anew.
             self.lines = usize::MAX;
+            self.stamp = Stamp::of(&self.path);
         }
         appended
     }
 
-    fn append(&self) -> io::Result<()> {
+    /// Takes in what another process wrote: of what both had, it was first.
+    fn catch_up(&mut self, now: i64) -> io::Result<()> {
+        let text = match std::fs::read(&self.path) {
+            Ok(content) => String::from_utf8_lossy(&content).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (mut theirs, mut lines) = (HashSet::new(), 0);
+        for (record, until) in text.lines().skip(1).filter_map(parse_line) {
+            lines += 1;
+            theirs.insert(record);
+            if until > now {
+                self.until.insert(record, until);
+            }
+        }
+        let is_whole = text.is_empty() || text.ends_with('\n');
+        // Where somebody was cut off, the next write makes it anew.
+        self.lines = if is_whole { lines } else { usize::MAX };
+        let (lost, pending) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|(record, _)| theirs.contains(record));
+        self.pending = pending;
+        let lost: Vec<([u8; 32], i64)> = lost;
+        self.lost.extend(lost.into_iter().map(|(record, _)| record));
+        Ok(())
+    }
+
+    fn append(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
         let text: String = self.pending.iter().map(line).collect();
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
         file.write_all(text.as_bytes())?;
-        file.sync_data()
+        file.sync_data()?;
+        self.stamp = Stamp::of(&self.path);
+        Ok(())
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -267,6 +340,7 @@ impl Used {
                 .map(|(record, until)| line(&(*record, *until))),
         );
         private_file::replace(&self.path, text.as_bytes())?;
+        self.stamp = Stamp::of(&self.path);
         self.lines = self.until.len();
         self.pending.clear();
         Ok(())

@@ -1,7 +1,8 @@
 //! HTTP/2: hyper's server, with limits chosen so that a connection's memory and work are bounded whatever its client does.
 //!
 //! Below h2 its byte stream is watched ([`frames`]), above it requests that are broken off are counted ([`budget`]), and what h2 lets
-//! pass is checked first of all ([`head`]). What is refused how: docs/http2.md.
+//! pass is checked first of all ([`head`]). A WebSocket is asked for by a request of its own kind ([`websocket`]). What is refused
+//! how: docs/http2.md.
 //!
 //! Not here: TLS and the choice of protocol (`connection`), what happens to a request (`Worker::serve`).
 
@@ -10,10 +11,11 @@ mod frames;
 mod head;
 mod hpack;
 mod scan;
+pub(crate) mod websocket;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::TokioIo;
 
@@ -62,9 +64,13 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
             Arc::clone(&pace),
             Arc::clone(&budget),
         );
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
             let (worker, peer, in_flight) =
                 (Arc::clone(&worker), Arc::clone(&peer), Pace::begin(&pace));
+            if request.method() == Method::CONNECT {
+                // It may become a stream, which has no answer's body that would keep the connection awake.
+                request.extensions_mut().insert(in_flight.clone());
+            }
             let mut pending = budget.request();
             async move {
                 pending.place().await;
@@ -79,7 +85,8 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
     let ended = gateway.sink.metrics.abusive_connections.clone();
     let head_timeout = gateway.timeouts.head;
     let io = Frames::new(io, scan, Arc::clone(&budget), head_timeout, ended);
-    let connection = Builder::new(Streams::new(gateway.timeouts.body_idle))
+    let mut builder = Builder::new(Streams::new(gateway.timeouts.body_idle));
+    builder
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -89,8 +96,11 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
         .max_pending_accept_reset_streams(RESET_UNSEEN)
         .max_local_error_reset_streams(RESET_BY_US)
         // No pings: `Pace` ends what rests or takes nothing, and who has gone without a word rests.
-        .keep_alive_interval(None)
-        .serve_connection(TokioIo::new(io), service);
+        .keep_alive_interval(None);
+    if gateway.websockets_over_http2 {
+        builder.enable_connect_protocol();
+    }
+    let connection = builder.serve_connection(TokioIo::new(io), service);
     // Boxed: a task keeps the size of its largest state for ever.
     let mut connection = Box::pin(connection);
     tokio::select! {
@@ -107,7 +117,7 @@ pub(super) async fn serve(worker: Arc<Worker>, io: ClientIo, peer: Arc<Peer>, pa
         () = budget.spent() => {
             let _ = tokio::time::timeout(LAST, connection).await;
         }
-        () = gateway.drain.begun() => {
+        () = gateway.drain.closing() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 _ = connection => {}

@@ -1,4 +1,4 @@
-//! A client's byte stream: in the clear or over TLS.
+//! A client's byte stream: in the clear or over TLS, or a stream of an HTTP/2 connection that has become one.
 
 use std::{
     io,
@@ -8,6 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -42,20 +44,22 @@ impl ClientIo {
     }
 
     /// As a stream of bytes without a guard, and the first of them, where the guard kept some back.
-    pub(crate) fn into_stream(mut self) -> (Self, Bytes) {
+    pub(crate) fn into_stream(self) -> (ClientStream, Bytes) {
         let early = self
             .guard
-            .take()
             .map_or_else(Bytes::new, |guard| guard.into_early());
-        (self, early)
+        (self.stream, early)
     }
 }
 
-pub(super) enum ClientStream {
+/// What carries a client's bytes.
+pub(crate) enum ClientStream {
     /// In the clear.
     Plain(TcpStream),
     /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Over HTTP/2, beside other streams of its connection (RFC 8441).
+    Beside(Box<TokioIo<Upgraded>>),
 }
 
 impl AsyncRead for ClientIo {
@@ -113,6 +117,7 @@ impl AsyncRead for ClientStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Beside(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -126,6 +131,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Beside(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -133,6 +139,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Beside(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -140,6 +147,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Beside(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

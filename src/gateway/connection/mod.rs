@@ -10,6 +10,7 @@ mod guard;
 mod h1;
 pub(crate) mod h2;
 mod io;
+mod linger;
 mod pace;
 mod stall;
 
@@ -32,9 +33,9 @@ use super::{
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use guard::fuzzing;
 pub(crate) use guard::{Refusal, malformed};
-pub(crate) use io::ClientIo;
+pub(crate) use io::{ClientIo, ClientStream};
+pub(crate) use pace::InFlight;
 
-use io::ClientStream;
 use pace::Pace;
 
 /// What the steps know of the connection that a request came on.

@@ -101,8 +101,14 @@ impl Pace {
     }
 }
 
-/// A request under way, until its answer's last byte.
-pub(super) struct InFlight(Arc<Pace>);
+/// A request under way, until its answer's last byte: so long its connection does not rest.
+pub(crate) struct InFlight(Arc<Pace>);
+
+impl Clone for InFlight {
+    fn clone(&self) -> Self {
+        Pace::begin(&self.0)
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -111,6 +117,14 @@ impl Drop for InFlight {
             .deadline_micros
             .store(rest.as_micros() as u64, Ordering::Relaxed);
         self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl InFlight {
+    /// Of a connection that is nowhere.
+    pub(crate) fn nowhere() -> Self {
+        Pace::begin(&Arc::new(Pace::new(&Timeouts::default(), Instant::now())))
     }
 }
 

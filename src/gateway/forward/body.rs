@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, Sleep};
@@ -26,8 +27,11 @@ use crate::gateway::{
     account::End,
     connection::malformed,
     limit::{Payer, Turn, Way},
+    live::Live,
     rejection::Rejection,
 };
+
+const ENDED: &str = "the gateway ended it";
 
 /// What a body can fail with; hyper then cuts the message visibly.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,6 +42,8 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     /// The upstream's.
     Relayed(Box<ResponseBody>),
+    /// One of our own that goes on.
+    Told(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
 impl Body {
@@ -49,6 +55,11 @@ impl Body {
     /// These bytes.
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// What comes, as it comes.
+    pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self::Told(Box::pin(stream))
     }
 
     pub(super) fn relayed(body: ResponseBody) -> Self {
@@ -67,6 +78,10 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relayed(body) => body.poll(context),
+            Self::Told(stream) => stream
+                .as_mut()
+                .poll_next(context)
+                .map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -74,6 +89,7 @@ impl http_body::Body for Body {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Relayed(body) => body.carried.is_none(),
+            Self::Told(_) => false,
         }
     }
 
@@ -83,6 +99,7 @@ impl http_body::Body for Body {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Relayed(body) => body.incoming.size_hint(),
+            Self::Told(_) => SizeHint::default(),
         }
     }
 }
@@ -167,14 +184,19 @@ impl ResponseBody {
         let Some(carried) = &self.carried else {
             return Poll::Ready(None);
         };
+        let live = carried.seat.live();
+        if live.ending().is_some() {
+            return self.lose();
+        }
         if carried
             .permit
             .poll(Way::Down, &mut self.turn, context)
             .is_pending()
         {
+            let ends = live.poll_ending(Way::Down, context).is_ready();
             // It is we who wait.
             self.idle.progress();
-            return Poll::Pending;
+            return if ends { self.lose() } else { Poll::Pending };
         }
         match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -183,6 +205,9 @@ impl ResponseBody {
                     scrub_trailers(trailers, &self.names);
                 }
                 if let (Some(data), Some(carried)) = (frame.data_ref(), &mut self.carried) {
+                    let at = self.idle.last.into_std();
+                    let live = carried.seat.live();
+                    live.moved(Way::Down, data.len() as u64, at);
                     carried.account.sent(data.len() as u64);
                     carried.permit.moved(Way::Down, &mut self.turn, data.len());
                 }
@@ -200,11 +225,26 @@ impl ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                if live.poll_ending(Way::Down, context).is_ready() {
+                    return self.lose();
+                }
                 ready!(self.idle.poll(context));
                 self.end(End::Idle);
                 Poll::Ready(Some(Err("the gitspace sent nothing for too long".into())))
             }
         }
+    }
+
+    /// It must end.
+    fn lose(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.lease = None;
+        if let Some(carried) = self.carried.take() {
+            let live = std::sync::Arc::clone(carried.seat.live());
+            if let Some(ending) = live.ending() {
+                carried.account.close_because(ending.end, &ending.detail);
+            }
+        }
+        Poll::Ready(Some(Err(ENDED.into())))
     }
 
     /// A fence closes the connection under the body.
@@ -281,6 +321,8 @@ const WAITING: u8 = 1;
 const STALLED: u8 = 2;
 /// All of it was taken.
 const DONE: u8 = 3;
+/// It was given up because it is longer than allowed.
+const TOO_LARGE: u8 = 4;
 
 impl Progress {
     pub(super) fn new(received: Arc<AtomicU64>) -> Self {
@@ -301,6 +343,11 @@ impl Progress {
     /// Whether it was given up because nothing came.
     pub(super) fn stalled(&self) -> bool {
         self.state.load(Ordering::Relaxed) == STALLED
+    }
+
+    /// Whether it was given up because it is longer than allowed.
+    pub(super) fn too_large(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == TOO_LARGE
     }
 
     /// Whether the client is waited for, which has a deadline of its own, or its rate.
@@ -338,9 +385,20 @@ struct Upload {
     gate: Option<Gate>,
     idle: IdleTimer,
     payer: Payer,
+    live: Arc<Live>,
     turn: Option<Box<Turn>>,
+    /// How many bytes more it may have.
+    left: u64,
     progress: Arc<Progress>,
     names: Arc<Names>,
+}
+
+impl Upload {
+    /// Nothing to send for now: it is woken when it must end.
+    fn waits<T>(&self, context: &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
+        let ending = self.live.poll_ending(Way::Up, context);
+        ending.map(|_| Some(Err(ENDED.into())))
+    }
 }
 
 impl RequestBody {
@@ -349,9 +407,9 @@ impl RequestBody {
     }
 
     pub(super) fn new(
-        incoming: Incoming,
+        (incoming, max): (Incoming, u64),
         idle: Timeout,
-        payer: Payer,
+        (payer, live): (Payer, Arc<Live>),
         progress: Arc<Progress>,
         names: &Arc<Names>,
     ) -> Self {
@@ -361,7 +419,9 @@ impl RequestBody {
             gate: None,
             idle: IdleTimer::new(idle),
             payer,
+            live,
             turn: None,
+            left: max,
             progress,
         })))
     }
@@ -385,6 +445,9 @@ impl http_body::Body for RequestBody {
         let Some(upload) = &mut self.0 else {
             return Poll::Ready(None);
         };
+        if upload.live.ending().is_some() {
+            return Poll::Ready(Some(Err(ENDED.into())));
+        }
         if let Some(gate) = &mut upload.gate {
             ready!(gate.poll(context));
             upload.gate = None;
@@ -397,7 +460,7 @@ impl http_body::Body for RequestBody {
         {
             upload.progress.is(WAITING);
             upload.idle.progress();
-            return Poll::Pending;
+            return upload.waits(context);
         }
         match Pin::new(&mut upload.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(mut frame))) => {
@@ -407,6 +470,14 @@ impl http_body::Body for RequestBody {
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 upload.payer.moved(Way::Up, &mut upload.turn, bytes);
+                let Some(left) = upload.left.checked_sub(bytes as u64) else {
+                    upload.progress.is(TOO_LARGE);
+                    return Poll::Ready(Some(Err("the client sent more than it may".into())));
+                };
+                upload.left = left;
+                upload
+                    .live
+                    .moved(Way::Up, bytes as u64, upload.idle.last.into_std());
                 upload.progress.data(bytes);
                 let done = frame.is_trailers() || upload.incoming.is_end_stream();
                 upload.progress.is(if done { DONE } else { MOVING });
@@ -425,7 +496,9 @@ impl http_body::Body for RequestBody {
             }
             Poll::Pending => {
                 upload.progress.is(WAITING);
-                ready!(upload.idle.poll(context));
+                if upload.idle.poll(context).is_pending() {
+                    return upload.waits(context);
+                }
                 upload.progress.is(STALLED);
                 Poll::Ready(Some(Err("the client sent nothing for too long".into())))
             }

@@ -1,5 +1,7 @@
 //! The fuzz target of the header policy: what an upstream gets and what a client gets back, held against lists of its own.
 
+pub use super::upgrade::fuzzing::bridge;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
@@ -101,6 +103,7 @@ fn from_client(fields: &[(HeaderName, HeaderValue)]) {
         assertion: None,
         prefix: None,
         host_header: HostHeader::Public,
+        origin: HostHeader::Public,
         number: 80,
     };
     if to_upstream(&mut parts, &head, &target, &forwarding).is_err() {

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::Timeouts,
     gateway::{
+        live::Live,
         rejection::{Break, Late, Rejection},
         route::Target,
     },
@@ -35,7 +36,7 @@ pub(super) async fn send(
     parts: &mut Parts,
     body: RequestBody,
     progress: Option<&Arc<Progress>>,
-    exchange: &Exchange<'_>,
+    (exchange, live): (&Exchange<'_>, &Live),
     upgrade: bool,
 ) -> Result<(Response<Incoming>, Lease), Rejection> {
     let wanted = Wanted {
@@ -55,7 +56,7 @@ pub(super) async fn send(
         version::fit(&mut request, lease.is_http2(), exchange.target)?;
         let spare = spare(&request, progress.is_some(), &lease);
         let sent = pin!(lease.send(request));
-        match attempt(&mut lease, sent, progress, exchange).await {
+        match attempt(&mut lease, sent, progress, (exchange, live)).await {
             Ok(response) => return Ok((response, lease)),
             // The pool loses a connection with every turn; one that served nobody is not tried twice.
             Err(Failed {
@@ -105,7 +106,7 @@ async fn attempt(
     lease: &mut Lease,
     sent: Pin<&mut impl Future<Output = Sent>>,
     progress: Option<&Arc<Progress>>,
-    exchange: &Exchange<'_>,
+    (exchange, live): (&Exchange<'_>, &Live),
 ) -> Result<Response<Incoming>, Failed> {
     let outcome = tokio::select! {
         biased;
@@ -114,12 +115,19 @@ async fn attempt(
             lease.late();
             return Err(Failed { rejection: Rejection::Timeout(late), unsent: None, silent: false });
         }
+        ending = live.must_end() => {
+            let rejection = Rejection::AccessEnded(ending.detail.clone());
+            return Err(Failed { rejection, unsent: None, silent: false });
+        }
     };
     outcome.map_err(|mut error| {
         let unsent = error.take_message();
         let error = error.into_error();
         let silent = lease.died_silently(&error);
-        let rejection = why(error, lease, progress, exchange.target);
+        let rejection = match live.ending() {
+            Some(ending) => Rejection::AccessEnded(ending.detail.clone()),
+            None => why(error, lease, progress, exchange.target),
+        };
         Failed {
             rejection,
             unsent,
@@ -140,6 +148,9 @@ fn why(
     }
     if progress.is_some_and(|progress| progress.stalled()) {
         return Rejection::BodyTimeout;
+    }
+    if progress.is_some_and(|progress| progress.too_large()) {
+        return Rejection::BodyTooLarge;
     }
     if let Some(why) = progress.and_then(|progress| progress.malformed()) {
         return Rejection::BadRequest(why);

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     api::{pin::Pin, route::UpstreamTls},
     gateway::{
-        rejection::Rejection,
+        rejection::{Rejection, TlsFault},
         route::{Address, Target},
     },
 };
@@ -98,7 +98,7 @@ impl Client {
         };
         let connected = connector.connect(self.name.clone(), stream).await;
         let stream = connected.map_err(|source| Rejection::Tls {
-            certificate: is_of_certificate(&source),
+            fault: fault(&source),
             source,
         })?;
         let spoken = match stream.get_ref().1.alpn_protocol() {
@@ -109,18 +109,22 @@ impl Client {
     }
 }
 
-fn is_of_certificate(error: &io::Error) -> bool {
+fn fault(error: &io::Error) -> TlsFault {
     let error = error.get_ref().and_then(|error| error.downcast_ref());
-    matches!(
-        error,
-        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-    )
+    match error {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            TlsFault::Certificate
+        }
+        // It begins with no record of TLS.
+        Some(rustls::Error::InvalidMessage(_)) => TlsFault::NotSpoken,
+        _ => TlsFault::Handshake,
+    }
 }
 
 /// What is configured cannot be used; no attempt is made.
 fn unusable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Rejection {
     Rejection::Tls {
-        certificate: false,
+        fault: TlsFault::Handshake,
         source: io::Error::new(io::ErrorKind::InvalidInput, error),
     }
 }

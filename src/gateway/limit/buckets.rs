@@ -83,8 +83,10 @@ impl Allowance {
 pub(crate) struct Bucket {
     pub(super) allowance: Arc<Allowance>,
     pub(super) requests: Used,
-    new_streams: Used,
-    at_once: AtomicUsize,
+    pub(super) new_streams: Used,
+    pub(super) at_once: AtomicUsize,
+    /// What runs at once in other processes, while they hand over.
+    pub(super) elsewhere: AtomicUsize,
     seen: AtomicU64,
     /// Made when the first byte is counted: most gateways count none.
     meters: OnceLock<Box<[Meter; 2]>>,
@@ -97,6 +99,7 @@ impl Bucket {
             requests: Used::default(),
             new_streams: Used::default(),
             at_once: AtomicUsize::new(0),
+            elsewhere: AtomicUsize::new(0),
             seen: AtomicU64::new(now),
             meters: OnceLock::new(),
         }
@@ -115,9 +118,10 @@ impl Bucket {
             taken.map_err(|wait| quota.refusal(Policy::NewStreams(scope), wait))?;
         }
         let limit = allowance.at_once.load(Ordering::Relaxed);
+        let elsewhere = self.elsewhere.load(Ordering::Relaxed);
         let policy = Policy::Streams(scope);
         // What is held is given back also when there were too many.
-        match self.at_once.fetch_add(1, Ordering::Relaxed) < limit {
+        match self.at_once.fetch_add(1, Ordering::Relaxed) < limit.saturating_sub(elsewhere) {
             true => Ok(Held(self)),
             false => {
                 drop(Held(self));
@@ -138,6 +142,7 @@ impl Bucket {
     fn can_be_forgotten(&self, now: u64) -> bool {
         let quiet = now.saturating_sub(self.seen.load(Ordering::Relaxed));
         quiet >= FORGET_AFTER.as_nanos() as u64
+            && self.elsewhere.load(Ordering::Relaxed) == 0
             && self.requests.is_nothing(now)
             && self.new_streams.is_nothing(now)
     }

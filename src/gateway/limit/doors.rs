@@ -24,7 +24,7 @@ const RESERVE_MIN: usize = 4;
 const RESERVE_MAX: usize = 256;
 
 /// An IPv4 address, or the /64 of an IPv6 address: what one customer of a network usually has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Network(u64, bool);
 
 impl From<IpAddr> for Network {
@@ -62,8 +62,8 @@ pub(super) struct Doors {
     connections_max: AtomicUsize,
     reserve: Arc<AtomicUsize>,
     reserve_max: AtomicUsize,
-    networks: Buckets<Network>,
-    failures: Buckets<Network>,
+    pub(super) networks: Buckets<Network>,
+    pub(super) failures: Buckets<Network>,
 }
 
 impl Doors {

@@ -82,6 +82,16 @@ impl Used {
         next(self.0.load(Ordering::Relaxed), quota, now).map(|_| ())
     }
 
+    /// How long until all of it has come back, in nanoseconds.
+    pub(super) fn left(&self, now: u64) -> u64 {
+        self.0.load(Ordering::Relaxed).saturating_sub(now)
+    }
+
+    /// All of it will have come back then, and not before.
+    pub(super) fn raise(&self, until: u64) {
+        self.0.fetch_max(until, Ordering::Relaxed);
+    }
+
     /// Whether all of it has come back.
     pub(super) fn is_nothing(&self, now: u64) -> bool {
         self.0.load(Ordering::Relaxed) <= now

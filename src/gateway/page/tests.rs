@@ -60,11 +60,11 @@ async fn nothing_from_outside_becomes_markup() {
         .marked(Icon::Person, bad, bad)
         .links(&[(bad, bad)])
         .form(bad, &[(bad, bad)], bad)
-        .footnote(bad);
+        .identified(StatusCode::OK, bad, bad);
     let (html, _) = shown(page).await;
     assert!(!html.contains("<b "));
     let escaped = "&lt;b a=&quot;1&quot; c=&#39;2&#39;&gt;&amp;amp;";
-    assert_eq!(html.matches(escaped).count(), 12, "{html}");
+    assert_eq!(html.matches(escaped).count(), 13, "{html}");
 }
 
 /// The colours by name, in light and in dark.

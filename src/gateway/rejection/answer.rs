@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// A page of a gitspace on its way up asks again by itself, after so many seconds.
-const ASK_AGAIN: u8 = 2;
+/// A page whose cause may go by itself is loaded again after so many seconds, where it has no script.
+const ASK_AGAIN: u8 = 5;
 
 /// In which form an answer of our own is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,32 +47,61 @@ pub(crate) fn answer(
     request_id: &str,
     login: Option<&str>,
 ) -> Response<Body> {
+    answer_as(rejection, rejection.status(), form, request_id, login)
+}
+
+/// The same with another status, for clients that know no other.
+pub(crate) fn answer_as(
+    rejection: &Rejection,
+    status: StatusCode,
+    form: Form,
+    request_id: &str,
+    login: Option<&str>,
+) -> Response<Body> {
     let mut response = match form {
-        Form::Page => page(rejection, request_id, login),
-        Form::Problem => problem(rejection, request_id, login),
+        Form::Page => return answer_with(page(rejection, login), rejection, status, request_id),
+        Form::Problem => problem(rejection, status, request_id, login),
         Form::Grpc => grpc::trailers(rejection),
     };
-    let headers = response.headers_mut();
+    tell(rejection, status, response.headers_mut());
+    response
+}
+
+/// The answer to a rejected navigation, by a page that says more than the rejection's own.
+pub(crate) fn answer_with(
+    page: Page,
+    rejection: &Rejection,
+    status: StatusCode,
+    request_id: &str,
+) -> Response<Body> {
+    let reason = rejection.reason();
+    let page = page.identified(status, reason, request_id);
+    let mut response = page.answer(status);
+    tell(rejection, status, response.headers_mut());
+    response
+}
+
+/// What is told of a rejection in fields, whatever the body.
+pub(crate) fn tell(rejection: &Rejection, status: StatusCode, headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let status = format!(
+    let told = format!(
         "cde-gateway; error={}; details=\"{}\"",
         rejection.proxy_error(),
         rejection.reason()
     );
-    if let Ok(value) = HeaderValue::from_str(&status) {
+    if let Ok(value) = HeaderValue::from_str(&told) {
         headers.insert("proxy-status", value);
     }
-    if rejection.status() == StatusCode::UNAUTHORIZED {
+    if status == StatusCode::UNAUTHORIZED {
         headers.insert(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static("Bearer realm=\"gitspaces\""),
         );
     }
     policy::tell(rejection, headers);
-    if rejection.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     }
-    response
 }
 
 /// A problem, and beside its members where to log in: a page that made the request can offer it.
@@ -84,10 +113,15 @@ struct Told<'a> {
     login: Option<&'a str>,
 }
 
-fn problem(rejection: &Rejection, request_id: &str, login: Option<&str>) -> Response<Body> {
+fn problem(
+    rejection: &Rejection,
+    status: StatusCode,
+    request_id: &str,
+    login: Option<&str>,
+) -> Response<Body> {
     let texts = catalogue::of(rejection);
     let problem = Problem {
-        status: rejection.status().as_u16(),
+        status: status.as_u16(),
         title: rejection.to_string(),
         reason: rejection.reason().to_owned(),
         detail: Some(format!("{} {}", texts.meaning, texts.next)),
@@ -95,7 +129,7 @@ fn problem(rejection: &Rejection, request_id: &str, login: Option<&str>) -> Resp
     };
     let body = serde_json::to_vec(&Told { problem, login }).unwrap_or_default();
     let mut response = Response::new(Body::full(body));
-    *response.status_mut() = rejection.status();
+    *response.status_mut() = status;
     let media_type = HeaderValue::from_static(MEDIA_TYPE);
     response
         .headers_mut()
@@ -104,9 +138,8 @@ fn problem(rejection: &Rejection, request_id: &str, login: Option<&str>) -> Resp
 }
 
 /// A page without anything that came from the request: whose fault it was, what it means, and what to do next.
-fn page(rejection: &Rejection, request_id: &str, login: Option<&str>) -> Response<Body> {
+fn page(rejection: &Rejection, login: Option<&str>) -> Page {
     let texts = catalogue::of(rejection);
-    let status = rejection.status();
     let icon = match rejection.fault() {
         Fault::Client => Icon::Person,
         Fault::Gitspace => Icon::Gitspace,
@@ -117,17 +150,16 @@ fn page(rejection: &Rejection, request_id: &str, login: Option<&str>) -> Respons
         .marked(icon, whose, others)
         .text(texts.meaning)
         .text(texts.next);
-    if let Rejection::Starting = rejection {
-        page = page.refresh(ASK_AGAIN).text(catalogue::ASKS_AGAIN);
+    if texts.waits {
+        page = page
+            .waits(rejection.reason(), Some(ASK_AGAIN), false)
+            .text(catalogue::ASKS_AGAIN);
     }
     let sign_in = login.map(|login| (login, catalogue::SIGN_IN));
     // The page's own address, whatever it is: a retry is of the same request.
     let try_again = texts.again.then_some(("", catalogue::TRY_AGAIN));
     let links: Vec<_> = sign_in.into_iter().chain(try_again).collect();
-    let reason = rejection.reason();
     page.links(&links)
-        .footnote(&format!("{} · {reason} · {request_id}", status.as_u16()))
-        .answer(status)
 }
 
 fn sentence(text: &str) -> String {

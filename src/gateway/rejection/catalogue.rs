@@ -5,7 +5,8 @@
 //!
 //! Not here: status and reason (`rejection`), in which form the texts are given (`answer`).
 
-use super::{Fault, Rejection};
+use super::{Fault, Rejection, TlsFault};
+use crate::api::access::Port;
 
 /// The texts of a rejection.
 pub(super) struct Texts {
@@ -17,6 +18,8 @@ pub(super) struct Texts {
     pub(super) next: &'static str,
     /// Whether the same request may be answered once that is done, or after a while.
     pub(super) again: bool,
+    /// Whether that may come of itself: its page asks again and again.
+    pub(super) waits: bool,
 }
 
 /// Link of a page: the same request again.
@@ -24,7 +27,8 @@ pub(super) const TRY_AGAIN: &str = "Try again";
 /// Link of a page: to the login.
 pub(super) const SIGN_IN: &str = "Sign in";
 /// On a page that does.
-pub(super) const ASKS_AGAIN: &str = "This page asks again by itself.";
+pub(super) const ASKS_AGAIN: &str =
+    "This page asks again by itself, and opens what you wanted as soon as it is there.";
 
 /// Whose fault it was, and who has done nothing wrong.
 pub(super) fn fault(fault: Fault) -> (&'static str, &'static str) {
@@ -41,6 +45,7 @@ const fn once(title: &'static str, meaning: &'static str, next: &'static str) ->
         meaning,
         next,
         again: false,
+        waits: false,
     }
 }
 
@@ -48,6 +53,21 @@ const fn again(title: &'static str, meaning: &'static str, next: &'static str) -
     Texts {
         again: true,
         ..once(title, meaning, next)
+    }
+}
+
+const fn waits(title: &'static str, meaning: &'static str, next: &'static str) -> Texts {
+    Texts {
+        waits: true,
+        ..again(title, meaning, next)
+    }
+}
+
+/// Where nothing listens.
+pub(super) fn nothing_listens(port: Port) -> String {
+    match port {
+        Port::App(number) => format!("nothing listens on port {number} yet"),
+        Port::Ide | Port::Ssh => "nothing listens on the IDE's port yet".to_owned(),
     }
 }
 
@@ -105,6 +125,11 @@ pub(super) fn of(rejection: &Rejection) -> Texts {
             "A page of another address wanted to act here in your name. It was stopped.",
             "Open the page under its own address. If both belong together, the gitspace's owner can name the origin in the port's `cors` list.",
         ),
+        R::AccessEnded(_) => again(
+            "access ended while this was under way",
+            "You could use this when the request began, and cannot any more: somebody took it back, or its time was over.",
+            "Open the page again; it says what you can do. If that changes nothing, ask the gitspace's owner or your administrator.",
+        ),
         R::NoSuchGitspace => again(
             "no such gitspace",
             "There is none of this name, or none that you may use.",
@@ -140,6 +165,11 @@ pub(super) fn of(rejection: &Rejection) -> Texts {
             "As many requests and connections are open as are allowed at once.",
             "Close pages that you do not need, or wait a moment.",
         ),
+        R::BodyTooLarge => once(
+            "the request's body is too large",
+            "More is being sent than one request may have here.",
+            "Send it in smaller parts. How much a request may have is set by the gateway's operator (`body_bytes`).",
+        ),
         R::HeadTooLarge => again(
             "the request's head is too large",
             "The address, the cookies or other headers are longer than allowed.",
@@ -151,24 +181,56 @@ pub(super) fn of(rejection: &Rejection) -> Texts {
             "Check your connection, then try again.",
         ),
         R::NotImplemented => once(
-            "this transfer coding is not supported",
-            "The request's body comes in a form that is not known here.",
-            "Send the body `chunked` or with its length.",
+            "this kind of request is not supported",
+            "The request's body comes in a coding, or it asks for a protocol, that is not known here.",
+            "Send the body `chunked` or with its length, and ask by CONNECT for nothing but WebSockets.",
         ),
         R::VersionNotSupported => once(
             "this version of HTTP is not supported here",
             "The request was sent in a version that is not spoken on this connection.",
             "Use HTTP/1.1 or HTTP/2.",
         ),
-        R::Unreachable(_) => again(
-            "the gitspace is not reachable",
-            "No connection could be made: perhaps nothing listens on this port.",
-            "Check that the program on this port is running in the gitspace, then try again.",
+        R::NothingListens(..) => waits(
+            "nothing listens",
+            "The gitspace is there, and no program takes connections on this port.",
+            "Start the program, or wait until it is up. If it runs, check that it listens on this port, and on all addresses instead of 127.0.0.1.",
         ),
-        R::Tls { .. } => again(
-            "the gitspace could not be reached securely",
-            "What answered did not prove who it is, or does not speak TLS. Nothing was sent to it.",
+        R::Unreachable(_) => waits(
+            "the gitspace is not reachable",
+            "No connection to it could be made: it may be busy, or the network between it and the gateway is cut.",
+            "Wait a moment. If it stays so, stop the gitspace and start it again, or tell the gateway's operator.",
+        ),
+        R::Tls {
+            fault: TlsFault::Certificate,
+            ..
+        } => waits(
+            "the gitspace did not prove who it is",
+            "The certificate that it showed is not the one that is expected. Nothing was sent to it.",
             "The gateway's operator finds in the access log what was shown and what was expected.",
+        ),
+        R::Tls {
+            fault: TlsFault::NotSpoken,
+            ..
+        } => waits(
+            "the program on this port does not speak TLS",
+            "The route says `https`, and what answers there is something else. Nothing was sent to it.",
+            "Switch TLS on in that program, or set the port's protocol to `http`.",
+        ),
+        R::Tls {
+            fault: TlsFault::Unexpected,
+            ..
+        } => waits(
+            "the program on this port speaks TLS",
+            "The route says `http`, and the program wants `https`, so neither understands the other.",
+            "Switch TLS off in that program (the gateway has it already), or set the port's protocol to `https`.",
+        ),
+        R::Tls {
+            fault: TlsFault::Handshake,
+            ..
+        } => waits(
+            "the gitspace could not be reached securely",
+            "TLS with it could not be agreed on. Nothing was sent to it.",
+            "The gateway's operator finds in the access log what went wrong.",
         ),
         R::Crowded => again(
             "too much is under way to this gitspace",
@@ -180,22 +242,22 @@ pub(super) fn of(rejection: &Rejection) -> Texts {
             "The program on this port closed the connection, or did not answer in HTTP.",
             "Look into that program's log in the gitspace, then try again.",
         ),
-        R::Timeout(_) => again(
+        R::Timeout(_) => waits(
             "the gitspace did not answer in time",
             "The program on this port took longer than the gateway waits.",
             "Check that it is running in the gitspace and not stuck, then try again.",
         ),
-        R::TargetChanged => again(
+        R::TargetChanged => waits(
             "the gitspace has moved",
             "It came to another place while the request was under way.",
             "Try again: the next request goes to its new place.",
         ),
-        R::Stopped => again(
+        R::Stopped => waits(
             "the gitspace is stopped",
             "Nothing runs in it that could answer.",
             "Start the gitspace, then try again.",
         ),
-        R::Starting => again(
+        R::Starting => waits(
             "the gitspace is starting",
             "It is on its way up and will answer soon.",
             "Wait a moment.",

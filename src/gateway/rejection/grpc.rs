@@ -31,7 +31,9 @@ fn code(status: StatusCode) -> &'static str {
         // PERMISSION_DENIED
         StatusCode::FORBIDDEN => "7",
         // RESOURCE_EXHAUSTED
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "8",
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "8",
         // UNIMPLEMENTED
         StatusCode::NOT_FOUND
         | StatusCode::METHOD_NOT_ALLOWED

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::*;
-use crate::{config::Scope, gateway::forward::Body};
+use crate::{api::access::Port, config::Scope, gateway::forward::Body};
 
 const LOGIN: &str = "https://app-a1b2c3.gitspaces.localhost:8443/_gitspace/login";
 const FORMS: [Form; 3] = [Form::Page, Form::Problem, Form::Grpc];
@@ -52,6 +52,10 @@ const REGISTERED: &[&str] = &[
 fn after(rejection: &Rejection) -> Option<Rejection> {
     use Rejection as R;
     let io = || io::Error::other("of-the-log");
+    let tls = |fault| R::Tls {
+        fault,
+        source: io(),
+    };
     Some(match rejection {
         R::BadRequest(_) => R::Misdirected,
         R::Misdirected => R::Loop,
@@ -62,7 +66,8 @@ fn after(rejection: &Rejection) -> Option<Rejection> {
         R::RevokedToken => R::TicketUsed,
         R::TicketUsed => R::NotAllowed,
         R::NotAllowed => R::OriginRefused,
-        R::OriginRefused => R::NoSuchGitspace,
+        R::OriginRefused => R::AccessEnded("of-the-log".into()),
+        R::AccessEnded(_) => R::NoSuchGitspace,
         R::NoSuchGitspace => R::PortClosed,
         R::PortClosed => R::NoSuchPage,
         R::NoSuchPage => R::MethodNotAllowed,
@@ -77,21 +82,20 @@ fn after(rejection: &Rejection) -> Option<Rejection> {
             policy: Policy::Streams(Scope::Principal),
             limit: 5,
         },
-        R::TooManyStreams { .. } => R::HeadTooLarge,
+        R::TooManyStreams { .. } => R::BodyTooLarge,
+        R::BodyTooLarge => R::HeadTooLarge,
         R::HeadTooLarge => R::HeadTimeout,
         R::HeadTimeout => R::NotImplemented,
         R::NotImplemented => R::VersionNotSupported,
         R::VersionNotSupported => R::Unreachable(io()),
-        R::Unreachable(_) => R::Tls {
-            certificate: true,
-            source: io(),
-        },
-        R::Tls { certificate, .. } => match certificate {
-            true => R::Tls {
-                certificate: false,
-                source: io(),
-            },
-            false => R::Crowded,
+        R::Unreachable(_) => R::NothingListens(Port::App(3000), io()),
+        R::NothingListens(Port::App(_), _) => R::NothingListens(Port::Ide, io()),
+        R::NothingListens(..) => tls(TlsFault::Certificate),
+        R::Tls { fault, .. } => match fault {
+            TlsFault::Certificate => tls(TlsFault::NotSpoken),
+            TlsFault::NotSpoken => tls(TlsFault::Unexpected),
+            TlsFault::Unexpected => tls(TlsFault::Handshake),
+            TlsFault::Handshake => R::Crowded,
         },
         R::Crowded => R::Broke(Break::Terminated, io().into()),
         R::Broke(how, _) => {
@@ -184,7 +188,8 @@ async fn every_page_says_whose_fault_it_is_and_what_to_do_next() {
         );
         let policy = header(&response, "content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"));
-        assert!(!policy.contains("script-src") && !policy.contains("unsafe"));
+        assert_eq!(policy.contains("script-src"), texts.waits, "{reason}");
+        assert!(!policy.contains("unsafe"));
         assert_eq!(header(&response, "x-content-type-options"), Some("nosniff"));
         assert_eq!(header(&response, "referrer-policy"), Some("no-referrer"));
         let html = text(response).await.replace("&#39;", "'");
@@ -196,8 +201,10 @@ async fn every_page_says_whose_fault_it_is_and_what_to_do_next() {
         assert!(!html.contains("of-the-log"), "{reason}: {html}");
         let again = html.contains("<a href=\"\">Try again</a>");
         assert_eq!(again, texts.again, "{reason}");
-        let refreshes = html.contains("http-equiv=\"refresh\" content=\"2\"");
-        assert_eq!(refreshes, reason == "gitspace-starting", "{reason}");
+        // Without script; with it the page looks whether its reason still holds.
+        let refreshes = html.contains("<noscript><meta http-equiv=\"refresh\" content=\"5\">");
+        let asks = html.contains(&format!("<script data-reason=\"{reason}\">"));
+        assert_eq!((refreshes, asks), (texts.waits, texts.waits), "{reason}");
         assert!(html.contains(&format!("<a href=\"{LOGIN}\">Sign in</a>")));
         let html = text(answer(&rejection, Form::Page, "id1", None)).await;
         assert!(!html.contains("Sign in</a>"), "{reason}");
@@ -240,6 +247,7 @@ async fn every_grpc_status_is_one_that_is_not_the_apps() {
         (404, "12"),
         (405, "12"),
         (408, "4"),
+        (413, "8"),
         (417, "13"),
         (421, "14"),
         (429, "8"),
@@ -280,7 +288,7 @@ fn texts_are_sentences_and_no_two_titles_are_alike() {
             texts.title
         );
     }
-    assert_eq!(titles.len(), 34, "a variant that is not in the chain");
+    assert_eq!(titles.len(), 40, "a variant that is not in the chain");
 }
 
 #[test]
@@ -297,21 +305,33 @@ fn the_form_fits_the_request() {
 #[ignore = "writes the pages for tests/pages, which names a folder"]
 async fn pages_for_the_browser() {
     let folder = std::env::var("CDE_PAGES").expect("CDE_PAGES names a folder");
+    let folder = Path::new(&folder);
+    for (name, rejection, page) in crate::gateway::wake::pages() {
+        keep(
+            folder,
+            &name,
+            answer_with(page, &rejection, rejection.status(), "0123456789abcdef-1"),
+        )
+        .await;
+    }
     for login in [None, Some("/_gitspace/login")] {
         for rejection in every().filter(|one| login.is_none() || one.status() == 401) {
             let response = answer(&rejection, Form::Page, "0123456789abcdef-1", login);
-            let headers: HashMap<String, String> = response
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                .collect();
-            let title = catalogue::of(&rejection).title;
+            let title = rejection.to_string();
             let words: Vec<&str> = title.split(|c: char| !c.is_alphanumeric()).collect();
             let kind = if login.is_some() { "-login" } else { "" };
             let name = format!("{}-{}{kind}", rejection.status().as_u16(), words.join("-"));
-            let path = Path::new(&folder).join(name);
-            let page = serde_json::json!({ "status": response.status().as_u16(), "headers": headers, "body": text(response).await });
-            std::fs::write(path.with_extension("json"), page.to_string()).unwrap();
+            keep(folder, &name, response).await;
         }
     }
+}
+
+async fn keep(folder: &Path, name: &str, response: Response<Body>) {
+    let headers: HashMap<String, String> = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    let page = serde_json::json!({ "status": response.status().as_u16(), "headers": headers, "body": text(response).await });
+    std::fs::write(folder.join(name).with_extension("json"), page.to_string()).unwrap();
 }

@@ -34,6 +34,29 @@ impl Break {
     }
 }
 
+/// What went wrong between TLS and a gitspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFault {
+    /// What it showed of itself was not accepted.
+    Certificate,
+    /// It speaks something else.
+    NotSpoken,
+    /// It speaks TLS, where nobody expects it.
+    Unexpected,
+    /// Anything else.
+    Handshake,
+}
+
+impl TlsFault {
+    pub(super) fn proxy_error(self) -> &'static str {
+        match self {
+            Self::Certificate => "tls_certificate_error",
+            Self::NotSpoken | Self::Handshake => "tls_protocol_error",
+            Self::Unexpected => "http_protocol_error",
+        }
+    }
+}
+
 /// What a gitspace was too late with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {

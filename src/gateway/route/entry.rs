@@ -1,11 +1,15 @@
 //! A route as the data path uses it, and how one is built from what sources say.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 use super::{
     Destination, Source,
     allowed::Allowed,
     error::RouteError,
+    names::{Names, Shared},
     target::{Address, Target},
 };
 use crate::api::{
@@ -13,8 +17,11 @@ use crate::api::{
     access::{Port, Visibility},
     path::RoutePath,
     route::{Auth, HostHeader, PortRoute, Prefix, Protocol, Route, RouteState, Upstream},
-    share::{Audience, Share},
+    share::Share,
+    upgrade::Upgrade,
+    wake::Wakers,
 };
+use crate::gateway::activity::Activity;
 
 /// A route as the data path uses it.
 #[derive(Debug)]
@@ -31,16 +38,20 @@ pub struct Entry {
     pub(crate) owner: Option<Arc<str>>,
     /// Its organization.
     pub(crate) org: Option<Arc<str>>,
-    /// Who else may use private ports, in order.
-    pub(super) allow: Box<[Arc<str>]>,
-    /// Who may use single ports for a time, by for whom it is.
-    pub(crate) shares: HashMap<Audience, Box<[Share]>>,
+    /// Who else may use private ports.
+    pub(crate) allow: Names,
+    /// Who may use single ports for a time.
+    pub(crate) shares: Shared,
+    /// Who starts it by opening it.
+    pub(crate) wake: Wakers,
     /// What it claims beside its gitspace's hosts.
     pub(crate) place: Option<Box<Place>>,
     /// Its ports, in their order.
     pub(crate) endpoints: Box<[Endpoint]>,
     /// The visibilities that its ports have, each once.
     pub(crate) visibilities: Box<[Visibility]>,
+    /// What people did there. It is the gitspace's, and stays when its route changes.
+    pub(crate) activity: Arc<Activity>,
 }
 
 /// A host that a route claims, or a path of one.
@@ -89,8 +100,12 @@ pub(crate) struct Endpoint {
     pub(crate) visibility: Visibility,
     /// Which Host it gets.
     pub(crate) host_header: HostHeader,
-    /// Origins allowed beside the gitspace's own, in order.
-    cors: Box<[Box<str>]>,
+    /// Which Origin it gets where its own pages ask.
+    pub(crate) origin: HostHeader,
+    /// Origins allowed beside the gitspace's own.
+    pub(crate) cors: Names,
+    /// What it may switch to beside WebSockets.
+    pub(crate) upgrades: Names,
     /// Where it is.
     pub(crate) target: Arc<Target>,
 }
@@ -108,8 +123,6 @@ impl Entry {
         place.is_some_and(|place| place.auth == Auth::App)
     }
 
-    // Who is refused must not tell by the time how much there is to look through, so all of it is in order.
-
     /// The port, if the route lists it.
     pub(crate) fn endpoint(&self, port: Port) -> Option<&Endpoint> {
         let found = self
@@ -118,11 +131,36 @@ impl Entry {
         found.ok().map(|at| &self.endpoints[at])
     }
 
-    /// Whether the route names a principal beside its owner.
-    pub(crate) fn allows(&self, name: &str) -> bool {
-        self.allow
-            .binary_search_by(|known| (**known).cmp(name))
-            .is_ok()
+    /// What is looked at where there is no gitspace, so that the look takes as long as at one that is private. Nothing leads to it.
+    pub(crate) fn absent() -> &'static Self {
+        static ABSENT: LazyLock<Entry> = LazyLock::new(|| {
+            let target = Target::new(None, Address::Nowhere, Protocol::Http, None);
+            let endpoint = Endpoint {
+                port: Port::Ide,
+                visibility: Visibility::Private,
+                host_header: HostHeader::default(),
+                origin: HostHeader::default(),
+                cors: Names::of([]),
+                upgrades: Names::of([]),
+                target: Arc::new(target),
+            };
+            Entry {
+                gitspace: GitspaceId::nobodys(),
+                generation: 0,
+                source: Source::Config,
+                state: RouteState::Stopped,
+                owner: Some("".into()),
+                org: Some("".into()),
+                allow: Names::of([]),
+                shares: Shared::of(&[]),
+                wake: Wakers::Off,
+                place: None,
+                endpoints: [endpoint].into(),
+                visibilities: [Visibility::Private].into(),
+                activity: Arc::default(),
+            }
+        });
+        &ABSENT
     }
 
     /// Ends the connections and streams of every port.
@@ -134,11 +172,9 @@ impl Entry {
 }
 
 impl Endpoint {
-    /// Whether an origin is allowed beside the gitspace's own.
-    pub(crate) fn names_origin(&self, origin: &str) -> bool {
-        self.cors
-            .binary_search_by(|known| (**known).cmp(origin))
-            .is_ok()
+    /// What is looked at where there is no such port.
+    pub(crate) fn absent() -> &'static Self {
+        &Entry::absent().endpoints[0] // its only one
     }
 
     pub(super) fn copy(&self) -> Self {
@@ -146,7 +182,9 @@ impl Endpoint {
             port: self.port,
             visibility: self.visibility,
             host_header: self.host_header,
+            origin: self.origin,
             cors: self.cors.clone(),
+            upgrades: self.upgrades.clone(),
             target: Arc::clone(&self.target),
         }
     }
@@ -164,7 +202,11 @@ impl Builder<'_> {
     /// The entry, or why the route cannot be used.
     pub(super) fn build(&self) -> Result<Entry, RouteError> {
         let route = self.route;
-        let ide = route.ide.as_ref().map(|port| (Port::Ide, port));
+        // Where its IDE will be is known when it runs: until then its host is answered by its state, and not as a closed port.
+        let later = PortRoute::private(0);
+        let ide = route.ide.as_ref();
+        let ide = ide.or((route.state != RouteState::Running).then_some(&later));
+        let ide = ide.map(|port| (Port::Ide, port));
         let apps = route
             .ports
             .iter()
@@ -182,28 +224,26 @@ impl Builder<'_> {
             state: route.state,
             owner: route.owner.clone(),
             org: route.org.clone(),
-            allow: in_order(route.allow.iter().cloned()),
+            allow: Names::of(route.allow.iter().map(|name| &**name)),
             visibilities: visibilities(&endpoints),
+            activity: self
+                .old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.activity)),
             shares: self.shares()?,
+            wake: route.wake,
             place: self.place()?,
             endpoints,
         })
     }
 
-    fn shares(&self) -> Result<HashMap<Audience, Box<[Share]>>, RouteError> {
-        let mut by_audience = HashMap::<Audience, Vec<Share>>::new();
-        for share in &self.route.shares {
-            share.check().map_err(|error| RouteError::Invalid {
-                gitspace: self.route.gitspace.clone(),
-                problem: format!("share {:?}: {error}", share.id),
-            })?;
-            by_audience
-                .entry(share.to.clone())
-                .or_default()
-                .push(share.clone());
-        }
-        let boxed = by_audience.into_iter().map(|(to, of)| (to, of.into()));
-        Ok(boxed.collect())
+    fn shares(&self) -> Result<Shared, RouteError> {
+        let invalid = |share: &Share, error| RouteError::Invalid {
+            gitspace: self.route.gitspace.clone(),
+            problem: format!("share {:?}: {error}", share.id),
+        };
+        let mut shares = self.route.shares.iter();
+        shares.try_for_each(|share| share.check().map_err(|error| invalid(share, error)))?;
+        Ok(Shared::of(&self.route.shares))
     }
 
     fn place(&self) -> Result<Option<Box<Place>>, RouteError> {
@@ -252,7 +292,9 @@ impl Builder<'_> {
                 _ => of.visibility,
             },
             host_header: of.host_header,
-            cors: in_order(of.cors.iter().map(|origin| origin.as_str().into())),
+            origin: of.origin.unwrap_or(of.host_header),
+            cors: Names::of(of.cors.iter().map(String::as_str)),
+            upgrades: Names::of(of.upgrades.iter().map(Upgrade::as_str)),
             target,
         })
     }
@@ -311,12 +353,6 @@ fn place(port: Port) -> u32 {
         Port::App(number) => number.into(),
         Port::Ssh => u32::MAX,
     }
-}
-
-fn in_order<T: Ord>(texts: impl Iterator<Item = T>) -> Box<[T]> {
-    let mut texts: Vec<T> = texts.collect();
-    texts.sort_unstable();
-    texts.into()
 }
 
 fn visibilities(endpoints: &[Endpoint]) -> Box<[Visibility]> {

@@ -1,186 +1,66 @@
 //! The feed's client: a long poll that keeps the table as the control plane wants it.
 //!
-//! Answers are validated whole before anything is applied, and kept on disk, so that a gateway starts and serves without its
-//! control plane. It runs on the background runtime, never on a worker.
+//! Answers are validated whole before anything is applied (`answer`), and kept on disk (`kept`), so that a gateway starts and serves
+//! without its control plane. Within an epoch nothing older overwrites anything newer; another epoch is another history, and its
+//! snapshot is taken over whole. It runs on the background runtime, never on a worker. Beside it the gateway reports (`report`).
+
+mod answer;
+mod back_off;
+mod clock;
+mod kept;
+mod lease;
+mod report;
 
 use std::{
-    collections::BTreeMap,
     io,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
+use http::header;
 use tokio_util::sync::CancellationToken;
 
-use super::{Source, Table};
+use self::{
+    answer::{ANSWER_MAX, FeedError},
+    back_off::BackOff,
+};
+pub(crate) use self::{
+    clock::Clock,
+    kept::{Kept, Store},
+    lease::{Lack, Lease},
+};
+use super::{RouteError, Source, Table};
 use crate::{
     api::{
         GitspaceId, Secret,
-        feed::{Feed, FeedKeys, FeedKind, Report},
-        route::Route,
+        feed::{Feed, FeedKind},
+        revocation::Revocation,
     },
-    config::FailMode,
     gateway::{
         Gateway,
-        auth::{self, Authenticator},
-        rejection::Rejection,
+        auth::{Authenticator, seconds},
     },
     telemetry::Chain,
 };
 
 const WAIT_SECONDS: u64 = 30;
-/// An answer larger than this is no feed.
-const ANSWER_MAX: usize = 256 * 1024 * 1024;
-const REPORT_EVERY: Duration = Duration::from_secs(10);
-const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
-const LAST_BACK_OFF: Duration = Duration::from_secs(15);
-
-/// Whether routes of the feed may still be used.
-#[derive(Debug, Clone)]
-pub(crate) struct Lease {
-    inner: Arc<LeaseInner>,
-}
-
-#[derive(Debug)]
-struct LeaseInner {
-    start: Instant,
-    until_millis: AtomicU64,
-    closes: bool,
-    /// Whether there is a feed to follow.
-    followed: bool,
-    /// Whether routes of it are known: by an answer, or from the disk.
-    known: AtomicBool,
-}
-
-/// Why the feed's routes cannot be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// There was no answer, and nothing was kept from before.
-    NeverAnswered,
-    /// The lease has run out, and that closes them.
-    Stale,
-}
-
-impl Lease {
-    /// Without an answer so far. `followed`: there is a control plane that will answer.
-    pub(crate) fn new(mode: FailMode, followed: bool) -> Self {
-        let inner = LeaseInner {
-            start: Instant::now(),
-            until_millis: AtomicU64::new(0),
-            closes: mode == FailMode::Closed,
-            followed,
-            known: AtomicBool::new(false),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
-    }
-
-    fn renew(&self, seconds: u64) {
-        let until = self.inner.start.elapsed() + Duration::from_secs(seconds);
-        self.inner
-            .until_millis
-            .store(until.as_millis() as u64, Ordering::Relaxed);
-        self.restored();
-    }
-
-    /// Routes are known, those of an earlier run at least.
-    pub(crate) fn restored(&self) {
-        self.inner.known.store(true, Ordering::Relaxed);
-    }
-
-    fn is_over(&self) -> bool {
-        let inner = &self.inner;
-        inner.start.elapsed().as_millis() as u64 > inner.until_millis.load(Ordering::Relaxed)
-    }
-
-    /// Why the feed's routes cannot be relied on now, if they cannot.
-    pub(crate) fn lacks(&self) -> Option<Lack> {
-        let inner = &self.inner;
-        if !inner.followed {
-            None
-        } else if !inner.known.load(Ordering::Relaxed) {
-            Some(Lack::NeverAnswered)
-        } else {
-            (inner.closes && self.is_over()).then_some(Lack::Stale)
-        }
-    }
-
-    /// Whether a route of this source may be used now.
-    pub(crate) fn fresh(&self, source: Source) -> Result<(), Rejection> {
-        let stale = self.inner.closes && source == Source::Feed && self.is_over();
-        if stale {
-            Err(Rejection::ControlPlaneStale)
-        } else {
-            Ok(())
-        }
-    }
-}
+/// An answer without news that comes sooner is one that did not wait.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Follows a control plane on behalf of a gateway.
 pub(crate) struct Follower {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) url: String,
     pub(crate) token: Secret,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Mutex<Store>>,
     pub(crate) name: String,
+    pub(crate) clock: Clock,
 }
 
-/// What is kept of the feed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    epoch: String,
-    revision: u64,
-    keys: FeedKeys,
-    routes: BTreeMap<GitspaceId, Route>,
-}
-
-/// The file with the last good state.
-#[derive(Debug, Clone)]
-pub(crate) struct Store(PathBuf);
-
-impl Store {
-    pub(crate) fn new(state_dir: &Path) -> Self {
-        Self(state_dir.join("feed.json"))
-    }
-
-    /// The last good state, if there is one that can be read.
-    pub(crate) fn load(&self) -> Option<Kept> {
-        let text = std::fs::read(&self.0).ok()?;
-        serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::warn!(path = %self.0.display(), %error, "the kept feed cannot be read; waiting for the control plane"))
-            .ok()
-    }
-
-    fn save(&self, kept: &Kept) -> io::Result<()> {
-        let temporary = self.0.with_extension("new");
-        std::fs::write(&temporary, serde_json::to_vec(kept)?)?;
-        std::fs::rename(temporary, &self.0)
-    }
-}
-
-/// Why an answer was not used.
-#[derive(Debug, thiserror::Error)]
-enum FeedError {
-    #[error("cannot reach the control plane")]
-    Call(#[from] reqwest::Error),
-    #[error("the control plane answered {0}")]
-    Status(reqwest::StatusCode),
-    #[error("the answer is larger than {ANSWER_MAX} bytes")]
-    TooLarge,
-    #[error("the answer is no feed")]
-    Parse(#[from] serde_json::Error),
-    #[error("the answer is a change to a state that this gateway does not have")]
-    Gap,
-    #[error("the keys cannot be used")]
-    Keys(#[from] auth::Error),
-    #[error("what it revokes cannot be kept")]
-    Revoke(#[from] auth::RevokeError),
+/// What a turn of the poll came to.
+enum Turn {
+    News,
+    Nothing,
 }
 
 /// Applies what was kept, so that the gateway serves before it has heard from the control plane.
@@ -193,7 +73,7 @@ pub(crate) fn restore(kept: &Kept, table: &Table, auth: &Authenticator) {
     }
 }
 
-fn skip(gitspace: &GitspaceId, applied: Result<bool, super::RouteError>) {
+fn skip(gitspace: &GitspaceId, applied: Result<bool, RouteError>) {
     if let Err(error) = applied {
         tracing::error!(%gitspace, %error, "a route of the feed is skipped");
     }
@@ -220,26 +100,35 @@ impl Follower {
     }
 
     async fn follow(&self, client: &reqwest::Client, mut kept: Option<Kept>) {
-        let mut back_off = FIRST_BACK_OFF;
+        let mut back_off = BackOff::default();
         let mut failing = false;
+        // Whether what is had is no base for a change, and everything is wanted.
+        let mut whole = false;
         loop {
-            match self.ask(client, kept.as_ref()).await {
-                Ok(feed) => match self.take(feed, kept.take()).await {
-                    Ok(now) => {
-                        if failing {
-                            tracing::info!(revision = now.revision, "the feed is back");
-                        }
-                        (failing, back_off) = (false, FIRST_BACK_OFF);
-                        kept = Some(now);
+            let begun = Instant::now();
+            let least = match self.turn(client, &mut kept, whole).await {
+                Ok(turn) => {
+                    if std::mem::take(&mut failing) {
+                        let revision = kept.as_ref().map(|kept| kept.revision);
+                        tracing::info!(revision, "the feed is back");
+                    }
+                    whole = false;
+                    back_off.reset();
+                    if matches!(turn, Turn::News) || begun.elapsed() >= SOON {
                         continue;
                     }
-                    // The next try asks for everything: a delta to a state that was not taken would be wrong.
-                    Err(error) => self.failed(&error, &mut failing),
-                },
-                Err(error) => self.failed(&error, &mut failing),
-            }
-            tokio::time::sleep(back_off).await;
-            back_off = (back_off * 2).min(LAST_BACK_OFF);
+                    0
+                }
+                Err(error) => {
+                    self.failed(&error, &mut failing);
+                    whole = matches!(error, FeedError::Gap);
+                    match error {
+                        FeedError::Status { retry_after, .. } => retry_after,
+                        _ => 0,
+                    }
+                }
+            };
+            back_off.wait(Duration::from_secs(least)).await;
         }
     }
 
@@ -252,122 +141,156 @@ impl Follower {
         }
     }
 
-    async fn ask(&self, client: &reqwest::Client, kept: Option<&Kept>) -> Result<Feed, FeedError> {
-        let (epoch, after) = kept.map_or(("", 0), |kept| (&kept.epoch, kept.revision));
+    async fn turn(
+        &self,
+        client: &reqwest::Client,
+        kept: &mut Option<Kept>,
+        whole: bool,
+    ) -> Result<Turn, FeedError> {
+        let asked = kept.as_ref().filter(|_| !whole);
+        let (feed, came) = self.ask(client, asked, kept.as_ref()).await?;
+        let ahead = self.clock.compare(seconds(came), feed.time);
+        self.gateway.sink.metrics.clock_skew.set(ahead);
+        self.take(feed, kept).await
+    }
+
+    /// Asks for what comes after what is had, or for everything. With the time when the answer began to come.
+    async fn ask(
+        &self,
+        client: &reqwest::Client,
+        after: Option<&Kept>,
+        had: Option<&Kept>,
+    ) -> Result<(Feed, SystemTime), FeedError> {
+        let (epoch, run, after) = after.map_or(("", "", 0), |kept| {
+            let run = kept.run.as_deref().unwrap_or_default();
+            (&kept.epoch, run, kept.revision)
+        });
         let mut response = client
             .get(format!("{}/v1/feed", self.url))
             .query(&[
                 ("epoch", epoch),
+                ("run", run),
                 ("after", &after.to_string()),
                 ("wait", &WAIT_SECONDS.to_string()),
             ])
             .bearer_auth(self.token.reveal())
+            .header(header::ACCEPT_ENCODING, "gzip")
             .timeout(Duration::from_secs(WAIT_SECONDS + 15))
             .send()
             .await?;
+        let came = SystemTime::now();
         if !response.status().is_success() {
-            return Err(FeedError::Status(response.status()));
+            return Err(refused(&response));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if body.len() + chunk.len() > ANSWER_MAX {
-                return Err(FeedError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(serde_json::from_slice(&body)?)
+        let headers = std::mem::take(response.headers_mut());
+        let body = body(response, ANSWER_MAX).await?;
+        Ok((answer::read(&body, &headers, had)?, came))
     }
 
-    /// Takes an answer: what it revokes first, so that no route opens for what counts no more.
-    async fn take(&self, feed: Feed, kept: Option<Kept>) -> Result<Kept, FeedError> {
-        for revocation in &feed.revoked {
-            if let Err(error) = revocation.check() {
-                tracing::error!(kind = ?revocation.kind, %error, "a revocation of the feed is skipped");
-                continue;
-            }
-            let now = SystemTime::now();
-            self.gateway.auth.revoke(revocation.clone(), now).await?;
-        }
-        self.apply(feed, kept)
-    }
-
-    /// Takes routes and keys, and keeps them. A route that may not be used is skipped and told of: one VM must not be able to stop the
-    /// routes of all others.
-    fn apply(&self, feed: Feed, kept: Option<Kept>) -> Result<Kept, FeedError> {
-        if kept.as_ref().is_none_or(|kept| kept.keys != feed.keys) {
-            self.gateway.auth.feed_keys(&feed.keys)?;
-        }
-        let mut routes = match (feed.kind, kept) {
-            (FeedKind::Delta, Some(kept)) if kept.epoch == feed.epoch => kept.routes,
-            (FeedKind::Delta, _) => return Err(FeedError::Gap),
-            (FeedKind::Snapshot, kept) => {
-                if kept.is_none_or(|kept| kept.epoch != feed.epoch) {
-                    self.gateway.routes.forget_generations(Source::Feed);
-                }
-                self.gateway.routes.retain(Source::Feed, &feed.routes);
-                BTreeMap::new()
-            }
+    /// Takes an answer: what it revokes first, so that no route opens for what counts no more. That is on disk before the next poll
+    /// acknowledges the answer's revision.
+    async fn take(&self, feed: Feed, kept: &mut Option<Kept>) -> Result<Turn, FeedError> {
+        let gateway = &self.gateway;
+        gateway.auth.check_feed_keys(&feed.keys)?;
+        let revoked = feed.revoked.iter().filter(|one| can_be(one)).cloned();
+        let revoked = revoked.collect();
+        gateway.auth.revoke_all(revoked, SystemTime::now()).await?;
+        gateway.auth.feed_keys(&feed.keys)?;
+        let quiet = self.routes(&feed, kept.as_ref());
+        gateway.feed.renew(feed.lease);
+        let metrics = &gateway.sink.metrics;
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.feed_revision.set(number(feed.revision));
+        metrics.routes.set(number(gateway.routes.len() as u64));
+        let known = |kept: &Kept| {
+            quiet
+                && kept.revision == feed.revision
+                && kept.run == feed.run
+                && kept.keys == feed.keys
         };
-        let quiet =
-            feed.kind == FeedKind::Delta && feed.routes.is_empty() && feed.removed.is_empty();
-        for gone in feed.removed {
-            routes.remove(&gone.gitspace);
-            skip(
-                &gone.gitspace,
-                self.gateway.routes.remove(Source::Feed, &gone.gitspace),
-            );
+        if kept.as_ref().is_some_and(known) {
+            return Ok(Turn::Nothing);
         }
-        for route in feed.routes {
-            skip(
-                &route.gitspace,
-                self.gateway.routes.apply(Source::Feed, &route),
-            );
-            routes.insert(route.gitspace.clone(), route);
-        }
-        self.gateway.feed.renew(feed.lease);
-        self.gateway
-            .sink
-            .metrics
-            .feed_revision
-            .set(i64::try_from(feed.revision).unwrap_or(i64::MAX));
-        self.gateway
-            .sink
-            .metrics
-            .routes
-            .set(i64::try_from(self.gateway.routes.len()).unwrap_or(i64::MAX));
-        let now = Kept {
-            epoch: feed.epoch,
-            revision: feed.revision,
-            keys: feed.keys,
-            routes,
-        };
-        if !quiet && let Err(error) = self.store.save(&now) {
+        let line = kept::line(&feed);
+        Kept::take(kept, feed);
+        if let Err(error) = self.save(kept.as_ref(), line).await {
             tracing::warn!(%error, "the feed cannot be kept on disk");
         }
-        Ok(now)
+        Ok(Turn::News)
     }
 
-    /// Tells the control plane how this gateway is.
-    async fn report(&self, client: &reqwest::Client) {
-        loop {
-            tokio::time::sleep(REPORT_EVERY).await;
-            let report = Report {
-                gateway: self.name.clone(),
-                version: env!("CARGO_PKG_VERSION").into(),
-                streams: u64::try_from(self.gateway.sink.metrics.streams.get()).unwrap_or(0),
-                revision: u64::try_from(self.gateway.sink.metrics.feed_revision.get()).unwrap_or(0),
-                activity: self.gateway.sink.take_activity(),
-            };
-            let sent = client
-                .post(format!("{}/v1/feed/report", self.url))
-                .bearer_auth(self.token.reveal())
-                .timeout(Duration::from_secs(10))
-                .json(&report)
-                .send()
-                .await;
-            if let Err(error) = sent {
-                tracing::debug!(%error, "the report was not sent");
+    /// Takes the routes. A route that may not be used is skipped and told of: one VM must not be able to stop the routes of all others.
+    /// Gives whether there was nothing to take.
+    fn routes(&self, feed: &Feed, kept: Option<&Kept>) -> bool {
+        let table = &self.gateway.routes;
+        if feed.kind == FeedKind::Snapshot {
+            if kept.is_none_or(|kept| kept.epoch != feed.epoch) {
+                table.forget_generations(Source::Feed);
             }
+            table.retain(Source::Feed, &feed.routes);
         }
+        for gone in &feed.removed {
+            let entry = table.get(&gone.gitspace);
+            if entry.is_some_and(|entry| entry.generation > gone.generation) {
+                continue;
+            }
+            let removed = table.remove(Source::Feed, &gone.gitspace);
+            skip(&gone.gitspace, removed);
+        }
+        for route in &feed.routes {
+            skip(&route.gitspace, table.apply(Source::Feed, route));
+        }
+        feed.kind == FeedKind::Delta && feed.routes.is_empty() && feed.removed.is_empty()
     }
+
+    async fn save(&self, kept: Option<&Kept>, line: io::Result<Option<Vec<u8>>>) -> io::Result<()> {
+        let Some(kept) = kept else {
+            return Ok(());
+        };
+        // The process that has taken over keeps it, and may be ahead.
+        if self.gateway.drain.is_handed_over() {
+            return Ok(());
+        }
+        let change = lock(&self.store).change(kept, line?)?;
+        let store = Arc::clone(&self.store);
+        let write = move || lock(&store).write(&change);
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+/// An answer's body, if it is not larger than it may be.
+async fn body(mut response: reqwest::Response, max: usize) -> Result<Vec<u8>, FeedError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > max {
+            return Err(FeedError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// A thread that panicked while it held the lock left the file to be written anew.
+fn lock(store: &Mutex<Store>) -> std::sync::MutexGuard<'_, Store> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(response: &reqwest::Response) -> FeedError {
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+    FeedError::Status {
+        status: response.status(),
+        retry_after: seconds.unwrap_or(0),
+    }
+}
+
+/// One that can never be one is skipped and told of, as routes are.
+fn can_be(revocation: &Revocation) -> bool {
+    let checked = revocation.check();
+    if let Err(error) = &checked {
+        tracing::error!(kind = ?revocation.kind, %error, "a revocation of the feed is skipped");
+    }
+    checked.is_ok()
 }

@@ -7,6 +7,7 @@ use crate::{
     api::{
         GitspaceId,
         route::{PortRoute, Protocol, Route, RouteState, Upstream, UpstreamTls},
+        wake::Wakers,
     },
     config::{PortEntry, RouteEntry},
 };
@@ -96,6 +97,7 @@ pub(crate) fn route(entry: &RouteEntry) -> Result<Route, FileError> {
         ports,
         allow: entry.allow.iter().map(arc).collect(),
         shares: Vec::new(),
+        wake: Wakers::default(),
     })
 }
 
@@ -130,7 +132,9 @@ fn ide(entry: &RouteEntry) -> PortEntry {
         tls_name: entry.tls_name.clone(),
         visibility: entry.visibility,
         host_header: entry.host_header,
+        origin: entry.origin,
         cors: Vec::new(),
+        upgrades: entry.upgrades.clone(),
     }
 }
 
@@ -141,7 +145,9 @@ fn port_route(entry: &PortEntry) -> Result<PortRoute, String> {
         protocol,
         visibility: entry.visibility,
         host_header: entry.host_header,
+        origin: entry.origin,
         cors: entry.cors.clone(),
+        upgrades: entry.upgrades.clone(),
         tls: tls(entry)?.map(Arc::new),
         upstream: Some(upstream),
     })

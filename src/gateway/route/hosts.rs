@@ -75,6 +75,8 @@ impl Paths {
         if self.below.is_empty() || reading::is_the_only_one(path) {
             return found;
         }
+        // Routes of CHP have paths that must be sent encoded; no other path has such characters.
+        let found = self.longest(&reading::written(path));
         let mut others = reading::others(path)?.into_iter();
         others
             .all(|other| self.longest(&other) == found)
@@ -250,6 +252,31 @@ mod tests {
             ("/alice/code/.vscode/%7Ex;y\\z", "code"),
         ] {
             assert_eq!(found(&hosts, path).as_deref(), Some(gitspace), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_must_be_sent_encoded_is_found_however_it_was_encoded() {
+        let hosts = hosts(&[("", "hub")]);
+        for (path, gitspace) in [("/user/ada@b", "ada"), ("/user/Ada L\u{e4}", "space")] {
+            let place = Place {
+                path: crate::api::path::RoutePath::decoded(path),
+                ..place("")
+            };
+            hosts.claim(&place, &id(gitspace)).unwrap();
+        }
+        for (path, gitspace) in [
+            ("/user/ada@b/lab", Some("ada")),
+            ("/user/ada%40b/lab", Some("ada")),
+            ("/user/Ada%20L%C3%A4/lab", Some("space")),
+            ("/user/Ada%20L%c3%a4", Some("space")),
+            ("/user/ada%40bc", Some("hub")),
+            ("/user/%61da@b/lab", None),
+            ("/user/ada%2540b/lab", None),
+            ("/user%2fada@b", None),
+            ("/user/ada%40b/../x", None),
+        ] {
+            assert_eq!(found(&hosts, path).as_deref(), gitspace, "{path}");
         }
     }
 

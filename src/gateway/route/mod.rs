@@ -14,11 +14,18 @@ pub(crate) mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod hosts;
+mod names;
 mod reach;
 mod reading;
 mod target;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use dashmap::{DashMap, Entry as Slot};
 use ipnet::IpNet;
@@ -26,11 +33,14 @@ use ipnet::IpNet;
 use crate::api::{GitspaceId, access::Port, route::Route};
 
 pub(crate) use entry::{Endpoint, Place};
+pub(crate) use names::Names;
 pub(crate) use reach::Seat;
 pub(crate) use target::{Address, Target};
 pub use {entry::Entry, error::RouteError};
 
 use {allowed::Allowed, entry::Builder, hosts::Hosts};
+
+use super::activity::Acted;
 
 pub use super::http::{Destination, destination};
 
@@ -44,6 +54,8 @@ pub enum Source {
     File,
     /// The admin API.
     Api,
+    /// The API of configurable-http-proxy: its routes are paths of one host.
+    Chp,
     /// A control plane.
     Feed,
 }
@@ -52,6 +64,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Table {
     gitspaces: DashMap<GitspaceId, Arc<Entry>>,
+    /// How often one came or changed.
+    changes: AtomicU64,
     hosts: Hosts,
     allowed: Allowed,
 }
@@ -61,6 +75,7 @@ impl Table {
     pub fn new(allow: Vec<IpNet>) -> Self {
         Self {
             gitspaces: DashMap::new(),
+            changes: AtomicU64::new(0),
             hosts: Hosts::default(),
             allowed: Allowed(allow),
         }
@@ -77,6 +92,8 @@ impl Table {
             Destination::Gitspace(gitspace, port) => self
                 .gitspaces
                 .get(gitspace)
+                // A path of a host and no more: at a host of its own all of its upstream could be reached.
+                .filter(|entry| entry.source != Source::Chp)
                 .map(|entry| (Arc::clone(&entry), *port)),
             Destination::Host => {
                 let gitspace = self.hosts.find(host, path)?;
@@ -85,6 +102,16 @@ impl Table {
                     .map(|entry| (Arc::clone(&entry), Port::Ide))
             }
         }
+    }
+
+    /// A gitspace's route.
+    pub(crate) fn get(&self, gitspace: &GitspaceId) -> Option<Arc<Entry>> {
+        self.gitspaces.get(gitspace).map(|entry| Arc::clone(&entry))
+    }
+
+    /// How often a route came or changed since the start.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Whether a route claims the host, or a path of it.
@@ -128,6 +155,7 @@ impl Table {
         if let Some(old) = current {
             self.retire(&old, &entry);
         }
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(true)
     }
 
@@ -153,22 +181,38 @@ impl Table {
     }
 
     /// Makes `routes` all that `source` has. Everything is checked before anything changes.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn replace(&self, source: Source, routes: &[Route]) -> Result<(), RouteError> {
-        self.check(source, routes)?;
-        self.retain(source, routes);
-        self.give_way(source, routes);
-        for route in routes {
-            self.apply(source, route)?;
+        self.replace_all(&[(source, routes)])
+    }
+
+    /// Makes all that some sources have what is given here. Everything is checked before anything changes.
+    pub(crate) fn replace_all(&self, sets: &[(Source, &[Route])]) -> Result<(), RouteError> {
+        self.check(sets)?;
+        for (source, routes) in sets {
+            self.retain(*source, routes);
+            self.give_way(*source, routes);
+        }
+        for (source, routes) in sets {
+            for route in *routes {
+                self.apply(*source, route)?;
+            }
         }
         Ok(())
     }
 
-    /// Whether `routes` may be all that `source` has.
-    fn check(&self, source: Source, routes: &[Route]) -> Result<(), RouteError> {
-        let mut places = HashMap::new();
-        for route in routes {
+    /// Whether these may be all that their sources have.
+    fn check(&self, sets: &[(Source, &[Route])]) -> Result<(), RouteError> {
+        let stays = |owner: &Source| sets.iter().all(|(source, _)| source != owner);
+        let (mut places, mut seen) = (HashMap::new(), HashMap::new());
+        let all = sets
+            .iter()
+            .flat_map(|&(source, routes)| routes.iter().map(move |route| (source, route)));
+        for (source, route) in all {
             let entry = self.entry(source, route, None)?;
-            if let Some(owner) = self.other_source(source, &route.gitspace) {
+            let owner = self.other_source(source, &route.gitspace).filter(stays);
+            let twin = seen.insert(&route.gitspace, source);
+            if let Some(owner) = owner.or(twin.filter(|twin| *twin != source)) {
                 return Err(RouteError::OtherSource {
                     gitspace: route.gitspace.clone(),
                     owner,
@@ -178,7 +222,10 @@ impl Table {
                 continue;
             };
             let owner = self.hosts.owner(&place);
-            let owner = owner.filter(|owner| self.other_source(source, owner).is_some());
+            let owner = owner.filter(|owner| {
+                let other = self.other_source(source, owner);
+                other.is_some_and(|other| stays(&other))
+            });
             let twin = places.insert(place.to_string(), &route.gitspace);
             let twin = twin.filter(|twin| **twin != route.gitspace).cloned();
             if let Some(owner) = owner.or(twin) {
@@ -232,9 +279,11 @@ impl Table {
                     org: entry.org.clone(),
                     allow: entry.allow.clone(),
                     shares: entry.shares.clone(),
+                    wake: entry.wake,
                     place: entry.place.clone(),
                     endpoints: entry.endpoints.iter().map(Endpoint::copy).collect(),
                     visibilities: entry.visibilities.clone(),
+                    activity: Arc::clone(&entry.activity),
                 })
             });
         }
@@ -246,6 +295,32 @@ impl Table {
             .iter()
             .map(|entry| Arc::clone(&entry))
             .collect()
+    }
+
+    /// Gitspaces where a person did something at this second or later (seconds since 1970), and when that was last.
+    pub(crate) fn acted_since(&self, second: u64) -> Vec<(GitspaceId, u64)> {
+        let acted = self.gitspaces.iter().filter_map(|entry| {
+            let at = entry.activity.acted().filter(|at| *at >= second)?;
+            Some((entry.gitspace.clone(), at))
+        });
+        acted.collect()
+    }
+
+    /// What another process is told of who did what at this second or later.
+    pub(crate) fn activity_since(&self, second: u64) -> Vec<Acted> {
+        let entries = self.gitspaces.iter();
+        entries
+            .filter_map(|entry| entry.activity.since(second, &entry.gitspace))
+            .collect()
+    }
+
+    /// Takes in what another process tells of it. What has no route here is passed over.
+    pub(crate) fn take_activity(&self, all: &[Acted]) {
+        for acted in all {
+            if let Some(entry) = self.gitspaces.get(&acted.gitspace) {
+                entry.activity.take(acted);
+            }
+        }
     }
 
     /// How many routes there are.

@@ -6,9 +6,10 @@
 //! Not here: the connections themselves (`forward::pool`).
 
 use std::{
+    io,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +22,8 @@ use super::Target;
 const FAILURES: u32 = 5;
 /// After a failure, so long until the next try.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often a target is asked at the most whether it speaks TLS.
+const TLS_PAUSE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,6 +32,11 @@ pub(crate) struct Reach {
     waiting: AtomicUsize,
     freed: Notify,
     failures: AtomicU32,
+    /// Whether the last failure was that nothing listens there.
+    refused: AtomicBool,
+    /// Whether it speaks TLS where nobody expects it, and when that may be asked again.
+    tls: AtomicBool,
+    next_tls: AtomicU64,
     /// When the next try may be, in milliseconds of this process's clock.
     next_try: AtomicU64,
 }
@@ -36,7 +44,19 @@ pub(crate) struct Reach {
 /// Connecting failed so often that it is not tried now.
 #[derive(Debug, thiserror::Error)]
 #[error("the last {FAILURES} attempts to connect failed; the next one is made shortly")]
-pub(crate) struct Unwell;
+pub(crate) struct Unwell {
+    refused: bool,
+}
+
+impl From<Unwell> for io::Error {
+    fn from(unwell: Unwell) -> Self {
+        let kind = match unwell.refused {
+            true => io::ErrorKind::ConnectionRefused,
+            false => io::ErrorKind::Other,
+        };
+        Self::new(kind, unwell)
+    }
+}
 
 impl Reach {
     /// Whether a connection may be tried now, which takes at most `within`. While the target does not answer, one at a time.
@@ -51,7 +71,12 @@ impl Reach {
                 .next_try
                 .compare_exchange(next, busy, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
-        if mine { Ok(()) } else { Err(Unwell) }
+        match mine {
+            true => Ok(()),
+            false => Err(Unwell {
+                refused: self.refused.load(Ordering::Relaxed),
+            }),
+        }
     }
 
     /// It was reached.
@@ -59,12 +84,34 @@ impl Reach {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// It was not.
-    pub(crate) fn failed(&self) {
+    /// It was not; `refused`: because nothing listens there.
+    pub(crate) fn failed(&self, refused: bool) {
+        self.refused.store(refused, Ordering::Relaxed);
         self.next_try
             .store(now() + PAUSE.as_millis() as u64, Ordering::Relaxed);
         // Far below an overflow: while it counts so many, two tries a second are made.
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it may be asked now whether it speaks TLS: one asks, and not for a while again.
+    pub(crate) fn may_ask_for_tls(&self) -> bool {
+        let (now, next) = (now(), self.next_tls.load(Ordering::Relaxed));
+        let later = now + TLS_PAUSE.as_millis() as u64;
+        now >= next
+            && self
+                .next_tls
+                .compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Whether it did.
+    pub(crate) fn speaks_tls(&self, does: bool) {
+        self.tls.store(does, Ordering::Relaxed);
+    }
+
+    /// Whether it did when it was asked last.
+    pub(crate) fn is_known_to_speak_tls(&self) -> bool {
+        self.tls.load(Ordering::Relaxed)
     }
 
     /// Somebody may go on: a connection ended, or has room.
@@ -158,7 +205,7 @@ mod tests {
         let reach = Reach::default();
         for _ in 0..FAILURES {
             reach.may_try(PAUSE).unwrap();
-            reach.failed();
+            reach.failed(false);
         }
         assert!(reach.may_try(PAUSE).is_err());
         reach.next_try.store(0, Ordering::Relaxed);

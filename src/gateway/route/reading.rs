@@ -17,6 +17,32 @@ pub(super) fn is_the_only_one(path: &str) -> bool {
     })
 }
 
+/// The path with the characters in it that no path of a URL can have as they are, or that some senders encode and others do not
+/// (RFC 3986 §3.3): everything is decoded but what is unreserved, and so has no reason to be encoded, and what has a meaning of its own.
+pub(super) fn written(path: &str) -> String {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if let (b'%', [high, low, tail @ ..]) = (first, tail)
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+            && is_encoded_for_a_reason(16 * high + low)
+        {
+            out.push(16 * high + low);
+            rest = tail;
+        } else {
+            out.push(*first);
+        }
+    }
+    // What is no text is in no route's path.
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn is_encoded_for_a_reason(byte: u8) -> bool {
+    let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !unreserved && !b"/\\;%".contains(&byte)
+}
+
 /// The other readings: with parameters dropped before and after decoding, or only after. None: it has a dot segment, which leads
 /// to another path for whoever resolves it.
 pub(super) fn others(path: &str) -> Option<[String; 2]> {
@@ -96,6 +122,18 @@ mod tests {
         ] {
             let expected = [late.to_owned(), early.to_owned()];
             assert_eq!(others(path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_for_a_reason_is_read() {
+        for (path, written) in [
+            ("/a%40b/%20c%C3%A4", "/a@b/ c\u{e4}"),
+            ("/%61%2f%5c%3b%25%2541", "/%61%2f%5c%3b%25%2541"),
+            ("/%4", "/%4"),
+            ("/%zz%", "/%zz%"),
+        ] {
+            assert_eq!(super::written(path), written, "{path}");
         }
     }
 

@@ -63,7 +63,7 @@ export async function test(names, body) {
   } catch (error) {
     // Without Playwright's log of its attempts.
     console.error(`FAILED  ${steps.current}\n${error.message.split('\nCall log:')[0].replaceAll(/^/gm, '        ')}`)
-    await steps.picture('failed').catch(() => undefined)
+    await steps.picture('failed')
     process.exitCode = 1
   } finally {
     await browser.close()
@@ -106,7 +106,8 @@ class Steps {
     this.#count += 1
     const script = basename(process.argv[1], '.mjs')
     const file = `${script}-${String(this.#count).padStart(2, '0')}-${name}.png`
-    await this.#page.screenshot({ path: join(this.#shots, file) })
+    // A page that goes on in this moment has none.
+    await this.#page.screenshot({ path: join(this.#shots, file) }).catch(() => undefined)
   }
 }
 
@@ -125,12 +126,12 @@ export function assert(good, words) {
 }
 
 // Waits until `ask` gives something true, and returns it; else says what it wanted and what there was.
-export async function until(words, ask, last = () => '') {
-  const end = Date.now() + PATIENCE
+export async function until(words, ask, last = () => '', patience = PATIENCE) {
+  const end = Date.now() + patience
   for (;;) {
     const found = await ask()
     if (found) return found
-    if (Date.now() > end) throw new Error(`waited ${PATIENCE / 1000} s for ${words}\n${await last()}`.trimEnd())
+    if (Date.now() > end) throw new Error(`waited ${patience / 1000} s for ${words}\n${await last()}`.trimEnd())
     await new Promise((go) => setTimeout(go, 50))
   }
 }

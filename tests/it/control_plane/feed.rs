@@ -2,7 +2,7 @@
 
 use cde_gateway::api::{access::Visibility, feed::FeedKind, gitspace::Gitspace, route::RouteState};
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::*;
 
@@ -173,7 +173,7 @@ async fn reports_are_taken_within_bounds() {
     let plane = Plane::start().await;
     let report = |name: &str| json!({"gateway": name, "version": "0", "streams": 1, "revision": 2, "activity": [["a-aaaaaa", 5]]});
     let taken = plane.post("/v1/feed/report", GATEWAY, report("gw-1")).await;
-    assert_eq!(taken.status(), StatusCode::NO_CONTENT);
+    assert_eq!(taken.status(), StatusCode::OK);
     let long = "x".repeat(200);
     assert_eq!(
         refusal(plane.post("/v1/feed/report", GATEWAY, report(&long)).await)
@@ -186,6 +186,35 @@ async fn reports_are_taken_within_bounds() {
     large["activity"] = json!(many);
     assert_eq!(
         plane.post("/v1/feed/report", GATEWAY, large).await.status(),
-        StatusCode::NO_CONTENT
+        StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn what_delegates_say_of_typing_in_terminals_is_told_to_every_gateway() {
+    let plane = Plane::start().await;
+    let delegate = Delegate::register(&plane, "d", "r1").await;
+    let told = async |gateway: &str| -> Value {
+        let report = json!({"gateway": gateway, "version": "0", "streams": 0, "revision": 0, "activity": []});
+        let answer = plane.post("/v1/feed/report", GATEWAY, report).await;
+        answer.json::<Value>().await.unwrap()["typed"].take()
+    };
+    assert_eq!(told("gw-1").await, json!([]));
+    let beat = async |id: &str, typed: Value| {
+        let path = format!("/v1/delegates/{id}/heartbeat");
+        let beat = plane.post(&path, DELEGATE, typed).await;
+        beat.status().as_u16()
+    };
+    let typed = json!({"tasks": [], "typed": [{"gitspace": "api-k3x9q2", "ago": 7}]});
+    assert_eq!(beat("nobody", typed.clone()).await, 404);
+    assert_eq!(told("gw-1").await, json!([]));
+    assert_eq!(beat(&delegate.id, typed).await, 204);
+    // One that does not know of it says nothing.
+    assert_eq!(beat(&delegate.id, json!({"tasks": []})).await, 204);
+    for gateway in ["gw-1", "gw-1", "gw-2"] {
+        let told = told(gateway).await;
+        assert_eq!(told[0]["gitspace"], "api-k3x9q2");
+        let ago = told[0]["ago"].as_u64().unwrap();
+        assert!((7..60).contains(&ago), "{ago}");
+    }
 }

@@ -20,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::secret;
 
-pub(super) const USER: &str = "user-token-for-tests";
+pub(crate) const USER: &str = "user-token-for-tests";
 pub(super) const DELEGATE: &str = "delegate-token-of-the-plane";
-pub(super) const GATEWAY: &str = "gateway-token-of-the-plane";
+pub(crate) const GATEWAY: &str = "gateway-token-of-the-plane";
 /// The longest that a test waits for a value.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A control plane that listens.
-pub(super) struct Plane {
+pub(crate) struct Plane {
     address: SocketAddr,
     stop: CancellationToken,
     runtime: Running,
@@ -61,11 +61,11 @@ pub(super) fn settings(folder: &Path) -> Settings {
 }
 
 impl Plane {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_on(tempfile::tempdir().unwrap(), Timing::default()).await
     }
 
-    pub(super) async fn start_on(folder: TempDir, timing: Timing) -> Self {
+    pub(crate) async fn start_on(folder: TempDir, timing: Timing) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -93,7 +93,7 @@ impl Plane {
     }
 
     /// Ends every task where it stands, as a killed process does, and leaves the files.
-    pub(super) async fn kill(self) -> TempDir {
+    pub(crate) async fn kill(self) -> TempDir {
         let mut running = self.runtime;
         let runtime = running.0.take().unwrap();
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE))
@@ -113,7 +113,7 @@ impl Plane {
     }
 
     /// Stops it as a signal does.
-    pub(super) async fn stop(self) -> TempDir {
+    pub(crate) async fn stop(self) -> TempDir {
         self.stop.cancel();
         tokio::time::timeout(DEADLINE, self.served)
             .await
@@ -140,11 +140,11 @@ impl Plane {
         request.send().await.unwrap()
     }
 
-    pub(super) async fn get(&self, path: &str, token: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Response {
         self.send(Method::GET, path, token, None).await
     }
 
-    pub(super) async fn post(&self, path: &str, token: &str, body: Value) -> Response {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Response {
         self.send(Method::POST, path, token, Some(body)).await
     }
 
@@ -153,7 +153,7 @@ impl Plane {
             .request(method, format!("http://{}{path}", self.address))
     }
 
-    pub(super) async fn create(&self) -> Gitspace {
+    pub(crate) async fn create(&self) -> Gitspace {
         let response = self.post("/v1/gitspaces", USER, new_gitspace()).await;
         assert_eq!(response.status(), StatusCode::CREATED);
         response.json().await.unwrap()
@@ -167,12 +167,12 @@ impl Plane {
         response.json().await.unwrap()
     }
 
-    pub(super) async fn act(&self, gitspace: &Gitspace, action: &str) -> Response {
+    pub(crate) async fn act(&self, gitspace: &Gitspace, action: &str) -> Response {
         let path = format!("/v1/gitspaces/{}/{action}", gitspace.id);
         self.send(Method::POST, &path, USER, None).await
     }
 
-    pub(super) async fn delete(&self, gitspace: &Gitspace) -> Response {
+    pub(crate) async fn delete(&self, gitspace: &Gitspace) -> Response {
         let path = format!("/v1/gitspaces/{}", gitspace.id);
         self.send(Method::DELETE, &path, USER, None).await
     }
@@ -184,8 +184,21 @@ impl Plane {
         response.json().await.unwrap()
     }
 
+    /// What a gateway gets that had `known`.
+    pub(super) async fn feed_after(&self, known: &Feed) -> Feed {
+        let run = known.run.as_deref().unwrap();
+        let (epoch, after) = (&known.epoch, known.revision);
+        let path = format!("/v1/feed?epoch={epoch}&run={run}&after={after}");
+        self.get(&path, GATEWAY).await.json().await.unwrap()
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// A gitspace that runs.
-    pub(super) async fn running(&self, delegate: &Delegate) -> Gitspace {
+    pub(crate) async fn running(&self, delegate: &Delegate) -> Gitspace {
         let gitspace = self.create().await;
         delegate.bring_up(self).await;
         let shown = self.show(&gitspace).await;
@@ -194,7 +207,7 @@ impl Plane {
     }
 }
 
-pub(super) fn new_gitspace() -> Value {
+pub(crate) fn new_gitspace() -> Value {
     json!({"name": "api", "repository": "https://git.test/a/b.git",
            "ports": [{"port": 3000}, {"port": 8080, "visibility": "public"}]})
 }
@@ -213,12 +226,12 @@ pub(super) async fn refusal(response: Response) -> (u16, String, String) {
 }
 
 /// A delegate that registered.
-pub(super) struct Delegate {
+pub(crate) struct Delegate {
     pub(super) id: String,
 }
 
 impl Delegate {
-    pub(super) async fn register(plane: &Plane, name: &str, runner: &str) -> Self {
+    pub(crate) async fn register(plane: &Plane, name: &str, runner: &str) -> Self {
         let body = json!({"name": name, "capacity": 4, "runner": runner});
         let response = plane.post("/v1/delegates", DELEGATE, body).await;
         assert_eq!(response.status(), StatusCode::OK);

@@ -178,7 +178,7 @@ async fn the_state_of_a_gitspace_is_told_to_those_who_may_know() {
 }
 
 /// A session for a port, by its ticket.
-async fn session(gateway: &TestGateway, port: u16) -> String {
+pub(super) async fn session(gateway: &TestGateway, port: u16) -> String {
     let claim = match port {
         0 => json!("ide"),
         port => json!(port),

@@ -318,7 +318,7 @@ async fn of_gitspaces_that_fail() {
     let nobody = closed.local_addr().unwrap();
     drop(closed);
     for (status, reason, address, state) in [
-        (502, "gitspace-unreachable", nobody, "running"),
+        (502, "nothing-listens", nobody, "running"),
         (502, "gitspace-broke", garbage.address, "running"),
         (504, "gitspace-timeout", silent.address, "running"),
         (503, "gitspace-stopped", nobody, "stopped"),

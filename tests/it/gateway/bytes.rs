@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cde_gateway::config::{ByteRate, Timeout};
+use cde_gateway::config::{ByteLimit, Timeout};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::{
@@ -32,18 +32,18 @@ const SLOW: u64 = 128;
 const SOME: usize = 512 * 1024;
 const A_WHILE: Duration = Duration::from_millis(500);
 
-fn kib(number: u64) -> ByteRate {
+fn kib(number: u64) -> ByteLimit {
     match number
         .checked_mul(1024)
         .and_then(|bytes| bytes.try_into().ok())
     {
-        Some(bytes) => ByteRate::PerSecond(bytes),
-        None => ByteRate::Off,
+        Some(bytes) => ByteLimit::Bytes(bytes),
+        None => ByteLimit::Off,
     }
 }
 
 /// The principal's rate is another one from now on.
-fn turn(gateway: &TestGateway, rate: ByteRate) {
+fn turn(gateway: &TestGateway, rate: ByteLimit) {
     let mut settings = gateway.setup.settings.clone();
     settings.config.limits.bytes_per_principal = rate;
     gateway.handle.reload(&settings).unwrap();
@@ -140,7 +140,7 @@ async fn a_download_is_slow_without_being_kept_and_fast_once_it_may() {
     took_a_while(start);
     // Nobody reads ahead: the rest is where it came from.
     assert!(taken.load(Ordering::Relaxed) < LONG as u64 * 3 / 4);
-    turn(&gateway, ByteRate::Off);
+    turn(&gateway, ByteLimit::Off);
     client.read_exact(LONG - SOME).await.unwrap();
     let line = gateway.account().await;
     assert_eq!(
@@ -178,7 +178,7 @@ async fn a_download_over_http2_is_slow_and_holds_no_other_stream_of_its_connecti
     took_a_while(start);
     assert!(taken.load(Ordering::Relaxed) < LONG as u64 * 3 / 4);
     let mut settings = gateway.setup.settings.clone();
-    settings.config.limits.bytes_per_gitspace = ByteRate::Off;
+    settings.config.limits.bytes_per_gitspace = ByteLimit::Off;
     gateway.handle.reload(&settings).unwrap();
     soon("half of the rest", read(&mut body, LONG / 2)).await;
 }
@@ -202,7 +202,7 @@ async fn an_upload_is_slow_and_fast_once_it_may() {
         eventually("some of it", some).await;
         took_a_while(start);
         assert!(came.load(Ordering::Relaxed) < LONG as u64 / 2);
-        turn(&gateway, ByteRate::Off);
+        turn(&gateway, ByteLimit::Off);
         let all = async || (came.load(Ordering::Relaxed) == LONG as u64).then_some(());
         eventually("the rest", all).await;
     };
@@ -230,7 +230,7 @@ async fn an_upload_over_http2_is_slow_and_fast_once_it_may() {
         eventually("some of it", some).await;
         took_a_while(start);
         assert!(came.load(Ordering::Relaxed) < LONG as u64 / 2);
-        turn(&gateway, ByteRate::Off);
+        turn(&gateway, ByteLimit::Off);
         let all = async || (came.load(Ordering::Relaxed) == LONG as u64).then_some(());
         eventually("the rest", all).await;
     };
@@ -251,7 +251,7 @@ async fn a_websocket_that_is_open_becomes_slow_and_fast_again() {
         websocket::say(&mut socket, &message).await;
     }
     took_a_while(start);
-    turn(&gateway, ByteRate::Off);
+    turn(&gateway, ByteLimit::Off);
     let message = "y".repeat(SOME * 4);
     for _ in 0..2 {
         // At the old rate each were 16 s, each way.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Answer, GITSPACE, HOST, OWNER, Setup, TestGateway, Upstream, read_request, soon,
+    Answer, GITSPACE, HOST, OWNER, Refusing, Setup, TestGateway, Upstream, read_request, soon,
 };
 
 pub(super) const SHORT: Duration = Duration::from_millis(300);
@@ -307,15 +307,13 @@ fn to(address: SocketAddr) -> Setup {
 
 #[tokio::test]
 async fn a_connection_that_cannot_be_made_is_told_apart() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let gateway = to(address).start();
+    let refusing = Refusing::new();
+    let gateway = to(refusing.address()).start();
     let answer = get(&gateway).await;
     is(
         &answer,
         502,
-        "gitspace-unreachable",
+        "nothing-listens",
         "connection_refused",
         "refused",
     );

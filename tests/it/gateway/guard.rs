@@ -285,7 +285,7 @@ async fn early_bytes_of_a_stream_are_kept_and_those_of_a_refused_one_are_a_reque
             let target = request.target;
             let answer = match &*target {
                 "/ws" => {
-                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: raw\r\n\r\n"
                         .into()
                 }
                 _ => format!(
@@ -307,7 +307,7 @@ async fn early_bytes_of_a_stream_are_kept_and_those_of_a_refused_one_are_a_reque
         head(
             &gateway,
             &format!("GET {target} HTTP/1.1"),
-            "connection: upgrade\r\nupgrade: x\r\n",
+            "connection: upgrade\r\nupgrade: raw\r\n",
         )
     };
     for over_tls in [false, true] {

@@ -311,7 +311,7 @@ async fn the_limits_are_told_and_more_streams_than_these_are_refused() {
     assert_eq!(told(4), Some(256 * 1024), "a stream's window");
     assert_eq!(told(5), Some(16 * 1024), "a frame");
     assert_eq!(told(6), Some(64 * 1024 + 200 * 32), "a head");
-    assert_eq!(told(8), None, "no extended CONNECT yet");
+    assert_eq!(told(8), Some(1), "extended CONNECT");
     let bytes: Vec<u8> = streams(101)
         .flat_map(|stream| get(&client, stream))
         .collect();

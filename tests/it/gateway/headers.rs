@@ -289,3 +289,66 @@ async fn a_port_gets_the_host_that_it_wants() {
         assert_eq!(seen.header("x-forwarded-host"), Some(&*port_host(number)));
     }
 }
+
+#[tokio::test]
+async fn a_port_gets_the_origin_that_it_wants_from_its_own_pages_alone() {
+    let upstream = Upstream::echo().await;
+    let address = upstream.address;
+    let port = |number: u16, more: &str| {
+        format!(
+            "[ports.{number}]\nupstream = \"http://{address}\"\nvisibility = \"public\"\n{more}\n"
+        )
+    };
+    let gateway = Setup::new()
+        .route(&format!(
+            "gitspace = \"{GITSPACE}\"\nupstream = \"http://{address}\"\n{}{}{}{}",
+            port(3000, ""),
+            port(3001, "host_header = \"localhost\""),
+            port(3002, "origin = \"upstream\""),
+            port(3003, "host_header = \"localhost\"\norigin = \"public\"")
+        ))
+        .start();
+    let public = |number: u16| format!("https://{}", port_host(number));
+    for (number, expected) in [
+        (3000, public(3000)),
+        (3001, "http://localhost:3001".into()),
+        (3002, format!("http://{address}")),
+        (3003, public(3003)),
+    ] {
+        let others = [
+            "https://evil.test",
+            "null",
+            &public(3009),
+            &format!("https://{HOST}"),
+        ]
+        .map(str::to_owned);
+        for origin in others.into_iter().chain([public(number)]) {
+            let wanted = if origin == public(number) {
+                &expected
+            } else {
+                &origin
+            };
+            let socket = [("connection", "Upgrade"), ("upgrade", "websocket")];
+            for more in [&[][..], &socket] {
+                let headers: Vec<_> = [("origin", &*origin)]
+                    .into_iter()
+                    .chain(more.iter().copied())
+                    .collect();
+                let mut client = gateway.plain().await.to(&port_host(number));
+                assert_eq!(client.get("/", &headers).await.status, 200, "{origin}");
+                let seen = upstream.last();
+                assert_eq!(seen.header("origin"), Some(&**wanted));
+                let asked = port_host(number);
+                let host = match wanted.split_once("://") {
+                    Some((_, host)) if origin == public(number) => host,
+                    _ => &asked,
+                };
+                assert_eq!(seen.header("x-forwarded-host"), Some(host));
+                assert_eq!(
+                    seen.header("forwarded").unwrap().contains("host="),
+                    host == asked
+                );
+            }
+        }
+    }
+}

@@ -27,7 +27,7 @@ fn gateway(peer: &Peer, host: &str, keys: &str) -> TestGateway {
 
 fn setup(peer: &Peer, host: &str, keys: &str) -> Setup {
     Setup::new().route(&format!(
-        "gitspace = {GITSPACE:?}\nupstream = \"https://{host}:{}\"\nowner = {OWNER:?}\n{keys}",
+        "gitspace = {GITSPACE:?}\nupstream = \"https://{host}:{}\"\nowner = {OWNER:?}\nupgrades = [\"echo\"]\n{keys}",
         peer.address.port()
     ))
 }

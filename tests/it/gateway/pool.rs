@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Answer, Client, GITSPACE, OWNER, Setup, TestGateway, Upstream, eventually, read_request,
+    Answer, Client, GITSPACE, OWNER, Refusing, Setup, TestGateway, Upstream, eventually,
+    read_request,
 };
 
 const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
@@ -143,7 +144,7 @@ async fn a_tunnel_has_its_seat_until_it_ends() {
         read_request(&mut stream).await.unwrap();
         let _ = stream
             .write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: raw\r\n\r\n",
             )
             .await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -157,7 +158,7 @@ async fn a_tunnel_has_its_seat_until_it_ends() {
     let headers = [
         ("x-gitspace-token", token.as_str()),
         ("connection", "upgrade"),
-        ("upgrade", "echo"),
+        ("upgrade", "raw"),
     ];
     client.begin("GET", "/", &headers, b"").await;
     assert_eq!(client.head().await.unwrap().status, 101);
@@ -295,9 +296,8 @@ async fn a_post_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_target_that_does_not_answer_is_left_alone_for_a_while_and_found_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let refusing = Refusing::new();
+    let address = refusing.address();
     let gateway = Setup::new()
         .route(&format!(
             "gitspace = {GITSPACE:?}\nupstream = \"http://{address}\"\nowner = {OWNER:?}"
@@ -305,7 +305,7 @@ async fn a_target_that_does_not_answer_is_left_alone_for_a_while_and_found_again
         .start();
     for _ in 0..12 {
         let answer = get(&gateway).await;
-        assert_eq!(answer.refusal(), (502, "gitspace-unreachable".into()));
+        assert_eq!(answer.refusal(), (502, "nothing-listens".into()));
     }
     let lines = gateway.accounted(12).await;
     let fast = lines
@@ -313,7 +313,7 @@ async fn a_target_that_does_not_answer_is_left_alone_for_a_while_and_found_again
         .filter(|line| line["detail"].as_str().unwrap().contains("attempts"));
     assert!(fast.count() > 0, "{lines:#?}");
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = refusing.listen();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let mut stream = BufReader::new(stream);

@@ -112,7 +112,12 @@ async fn holding(closes: bool) -> Upstream {
 #[tokio::test]
 async fn refusals_of_the_request_itself() {
     let upstream = Upstream::echo().await;
-    let gateway = Setup::to(&upstream).start();
+    let gateway = Setup::to(&upstream)
+        .with(|config| {
+            let most = toml::Value::from("1KiB");
+            config.limits.body_bytes = most.try_into().unwrap();
+        })
+        .start();
     let token = gateway.owner();
     let ours = ("x-gitspace-token", &*token);
     get(&gateway, HOST, &[("host", "a"), ("host", "b")]).await;
@@ -127,6 +132,10 @@ async fn refusals_of_the_request_itself() {
     told(&gateway, ("no-such-page", 404, "client", "route")).await;
     get(&gateway, HOST, &[ours, ("via", "1.1 cde-gateway")]).await;
     told(&gateway, ("loop", 508, "client", "forward")).await;
+    let long = [b'x'; 1025];
+    let mut client = gateway.plain().await;
+    client.request("POST", "/", &[ours], &long).await;
+    told(&gateway, ("body-too-large", 413, "client", "limit")).await;
 }
 
 #[tokio::test]
@@ -226,7 +235,7 @@ async fn gitspaces_that_fail() {
     drop(closed);
     for (row, upstream, state) in [
         (
-            ("gitspace-unreachable", 502, "gitspace", "forward"),
+            ("nothing-listens", 502, "gitspace", "forward"),
             nobody,
             "running",
         ),

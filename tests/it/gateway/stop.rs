@@ -8,8 +8,12 @@ use tokio::{
     sync::Semaphore,
 };
 
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::websocket;
 use crate::support::{
-    Client, H2, HOST, Setup, TestGateway, Upstream, eventually, read_request, soon,
+    Client, H2, HOST, Setup, TestGateway, Upstream, eventually, head, read_request, soon,
 };
 
 /// Answers when it is let.
@@ -195,4 +199,82 @@ async fn a_handshake_that_never_ends_does_not_hold_up_the_stop() {
     gateway.tls(HOST).await;
     gateway.stop().await;
     let _ = soon("the end", silent.read(&mut [0])).await;
+}
+
+#[tokio::test]
+async fn streams_are_told_to_go_one_after_the_other_before_the_deadline() {
+    let upstream = websocket::echo().await;
+    let gateway = Setup::to(&upstream)
+        .with(|config| config.timeouts.drain = Duration::from_secs(3))
+        .start();
+    let mut sockets = Vec::new();
+    for _ in 0..12 {
+        sockets.push(websocket::open(&gateway).await.unwrap());
+    }
+    gateway.begin_stop();
+    let next = sockets.iter_mut().map(|socket| Box::pin(socket.next()));
+    let (first, _, rest) = soon("the first end", futures_util::future::select_all(next)).await;
+    drop(rest);
+    let Some(Ok(Message::Close(Some(frame)))) = first else {
+        panic!("{first:?}");
+    };
+    let said = (u16::from(frame.code), &*frame.reason);
+    assert_eq!(said, (1012, "the gateway is restarting"));
+    let mut still = 0;
+    for socket in &mut sockets {
+        let asked = socket.send(Message::text("still?")).await.is_ok();
+        let answer = soon("an answer or the end", socket.next()).await;
+        still += usize::from(asked && matches!(answer, Some(Ok(message)) if message.is_text()));
+    }
+    assert!(still > 0, "all went at once");
+    assert_eq!(gateway.stop().await, 0, "nothing was left at the deadline");
+}
+
+#[tokio::test]
+async fn an_event_stream_goes_with_the_streams_and_a_download_has_all_of_the_time() {
+    let upstream = Upstream::scripted(|stream, _| async {
+        let mut stream = BufReader::new(stream);
+        let head = head(&mut stream).await;
+        let kind = if head.contains("/events") {
+            "text/event-stream; charset=utf-8"
+        } else {
+            "text/plain"
+        };
+        let begin = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\ndata: 1\n\n");
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let gateway = Setup::to(&upstream)
+        .with(|config| config.timeouts.drain = Duration::from_secs(2))
+        .start();
+    let token = gateway.owner();
+    let ours = [("x-gitspace-token", &*token)];
+    let mut clients = Vec::new();
+    for path in ["/events", "/download"] {
+        let mut client = gateway.plain().await;
+        client.begin("GET", path, &ours, b"").await;
+        assert_eq!(client.head().await.unwrap().status, 200);
+        clients.push(client);
+    }
+    gateway.begin_stop();
+    for client in &mut clients {
+        client.closed().await;
+    }
+    let lines = eventually("both accounts", || async {
+        let lines = gateway.lines();
+        (lines.len() == 2).then_some(lines)
+    })
+    .await;
+    let (events, download) = (&lines[0], &lines[1]);
+    assert_eq!(
+        (&events["path"], &events["reason"]),
+        (&"/events".into(), &"drained".into())
+    );
+    assert_eq!(
+        (&download["path"], &download["reason"]),
+        (&"/download".into(), &"drained".into())
+    );
+    assert_eq!(events["detail"], "the gateway stops");
+    assert_eq!(gateway.stop().await, 1, "the download was cut");
 }

@@ -149,7 +149,7 @@ fn honest(status: u16, reason: &str, retry_after: Option<&str>) {
             assert!(retry_after.is_some(), "{reason}");
         }
         // Its instance ended before its route did.
-        (502, "gitspace-unreachable" | "gitspace-broke") => {}
+        (502, "gitspace-unreachable" | "nothing-listens" | "gitspace-broke") => {}
         other => panic!("{other:?}"),
     }
 }

@@ -11,10 +11,10 @@ use std::{
 use cde_gateway::config::Timeout;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
-use crate::support::{Answer, HOST, Setup, TestGateway, Upstream, read_request};
+use crate::support::{Answer, HOST, Refusing, Setup, TestGateway, Upstream, read_request};
 
 async fn get(gateway: &TestGateway) -> Answer {
     let token = gateway.owner();
@@ -37,16 +37,15 @@ const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
 #[tokio::test]
 async fn an_upstream_that_refuses_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let refusing = Refusing::new();
+    let address = refusing.address();
     let gateway = Setup::new()
         .route(&format!(
             "gitspace = \"app-a1b2c3\"\nupstream = \"http://{address}\"\nowner = \"alice\""
         ))
         .start();
     let answer = get(&gateway).await;
-    assert_eq!(answer.refusal(), (502, "gitspace-unreachable".into()));
+    assert_eq!(answer.refusal(), (502, "nothing-listens".into()));
     assert!(!answer.text().contains(&address.to_string()));
     let line = gateway.account().await;
     assert_eq!(line["ended_by"], "gitspace");

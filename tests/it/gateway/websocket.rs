@@ -15,7 +15,8 @@ use tokio_tungstenite::{
 };
 
 use crate::support::{
-    Client, HOST, Io, Setup, TestGateway, Upstream, eventually, read_request, soon,
+    Client, GITSPACE, HOST, Io, OWNER, Setup, TestGateway, Upstream, eventually, port_host,
+    read_request, soon,
 };
 
 pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
@@ -33,7 +34,7 @@ pub(super) async fn echo() -> Upstream {
     .await
 }
 
-fn request(token: &str) -> Request<()> {
+pub(super) fn request(token: &str) -> Request<()> {
     let mut request = format!("wss://{HOST}/socket?x=1")
         .into_client_request()
         .unwrap();
@@ -43,8 +44,15 @@ fn request(token: &str) -> Request<()> {
 }
 
 pub(super) async fn open(gateway: &TestGateway) -> Result<Socket, tungstenite::Error> {
+    open_with(gateway, &gateway.owner()).await
+}
+
+pub(super) async fn open_with(
+    gateway: &TestGateway,
+    token: &str,
+) -> Result<Socket, tungstenite::Error> {
     let stream = gateway.tls(HOST).await.into_stream();
-    let opened = client_async(request(&gateway.owner()), stream);
+    let opened = client_async(request(token), stream);
     Ok(soon("the handshake", opened).await?.0)
 }
 
@@ -268,4 +276,113 @@ async fn streams_of_a_principal_are_counted_until_they_end() {
     }
     drop(first);
     eventually("the permit is back", || async { open(&gateway).await.ok() }).await;
+}
+
+/// What VS Code's Node client asks for: no version, and with `skipWebSocketFrames` bytes without frames. It may leave out Host where the
+/// target is absolute (RFC 9112 §3.2.2 wants one; the client does not).
+const NODE: [&str; 4] = [
+    "GET http://{host}/stable-1?reconnectionToken=t&skipWebSocketFrames=true HTTP/1.1\r\n",
+    "GET ws://{host}/stable-1?reconnectionToken=t&skipWebSocketFrames=true HTTP/1.1\r\n",
+    "GET ws://{host}/stable-1?reconnectionToken=t&skipWebSocketFrames=true HTTP/1.1\r\nHost: {host}\r\n",
+    "GET /stable-1?reconnectionToken=t&skipWebSocketFrames=true HTTP/1.1\r\nHost: {host}\r\n",
+];
+
+/// Asks as that client does, with a first byte behind the head in the same write.
+async fn as_node(gateway: &TestGateway, head: &str) -> Client {
+    let mut client = gateway.plain().await;
+    let head = head.replace("{host}", HOST);
+    let token = gateway.owner();
+    client
+        .send(format!(
+            "{head}Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Gitspace-Token: {token}\r\n\r\n!"
+        ))
+        .await;
+    client
+}
+
+/// Looks at such a request, switches with bytes in the same write, and gives back what comes.
+async fn without_frames() -> Upstream {
+    Upstream::scripted(|stream, _| async {
+        let mut stream = BufReader::new(stream);
+        let request = read_request(&mut stream).await.unwrap();
+        assert_eq!(
+            request.target,
+            "/stable-1?reconnectionToken=t&skipWebSocketFrames=true"
+        );
+        assert_eq!(request.header("host"), Some(HOST));
+        assert_eq!(request.header("sec-websocket-version"), None);
+        let key = request.header("sec-websocket-key");
+        assert_eq!(key, Some("dGhlIHNhbXBsZSBub25jZQ=="));
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nearly")
+            .await
+            .unwrap();
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            stream.write_all(&buffer[..count]).await.unwrap();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn handshakes_of_vs_codes_node_client_pass_one_by_one() {
+    let upstream = without_frames().await;
+    let every: Vec<u8> = (0..=u8::MAX).collect();
+    for head in NODE {
+        let gateway = Setup::to(&upstream).start();
+        let mut client = as_node(&gateway, head).await;
+        assert_eq!(client.head().await.unwrap().status, 101, "{head}");
+        assert_eq!(client.read_exact(6).await.unwrap(), b"early!", "{head}");
+        client.send(&every).await;
+        assert_eq!(client.read_exact(256).await.unwrap(), every, "{head}");
+        client.shut().await;
+        assert_eq!(client.closed().await, b"", "{head}");
+        assert_eq!(gateway.account().await["reason"], "done");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_put_into_a_stream_without_frames() {
+    let upstream = without_frames().await;
+    let gateway = Setup::to(&upstream).start();
+    let mut client = as_node(&gateway, NODE[0]).await;
+    assert_eq!(client.head().await.unwrap().status, 101);
+    assert_eq!(client.read_exact(6).await.unwrap(), b"early!");
+    // What a whole frame would look like.
+    client.send(b"\x82\x01a").await;
+    assert_eq!(client.read_exact(3).await.unwrap(), b"\x82\x01a");
+    let revocation = serde_json::json!({ "kind": "gitspace", "id": GITSPACE, "by": "root" });
+    gateway
+        .admin(http::Method::POST, "/v1/revocations", Some(revocation))
+        .await;
+    assert_eq!(client.closed().await, b"");
+    assert_eq!(gateway.account().await["reason"], "access-ended");
+}
+
+#[tokio::test]
+async fn a_port_switches_to_websockets_and_to_what_it_has_beside_them() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::to(&upstream).start();
+    let token = gateway.setup.issuer.token(OWNER);
+    for (host, offered, passed) in [
+        (HOST.to_owned(), "raw", Some("raw")),
+        (
+            HOST.to_owned(),
+            "RAW, websocket, other",
+            Some("RAW, websocket"),
+        ),
+        (port_host(3000), "raw", None),
+        (port_host(3000), "raw, WebSocket", Some("WebSocket")),
+        (port_host(3000), "h2c", None),
+    ] {
+        let headers = [
+            ("connection", "upgrade"),
+            ("upgrade", offered),
+            ("x-gitspace-token", &*token),
+        ];
+        let answer = gateway.plain().await.to(&host).get("/", &headers).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(upstream.last().header("upgrade"), passed, "{offered}");
+    }
 }

@@ -242,6 +242,18 @@ impl Client {
         Ok(body)
     }
 
+    /// The next chunk of a body that goes on; empty at its end.
+    pub(crate) async fn chunk(&mut self) -> String {
+        let chunk = async {
+            let size = usize::from_str_radix(&self.line().await?, 16).unwrap();
+            let mut bytes = vec![0; size];
+            self.stream.read_exact(&mut bytes).await?;
+            self.line().await?;
+            io::Result::Ok(String::from_utf8(bytes).unwrap())
+        };
+        soon("a chunk", chunk).await.unwrap()
+    }
+
     async fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line).await?;

@@ -62,7 +62,10 @@ impl Setup {
             routes: Vec::new(),
             state_dir: dir.path().into(),
             admin_token: Secret::new(secret(ADMIN_TOKEN)),
+            chp_token: None,
             control_plane: None,
+            sockets: Default::default(),
+            elsewhere: None,
             reload: None,
         };
         Self {
@@ -81,7 +84,7 @@ impl Setup {
             )
         };
         Self::new().route(&format!(
-            "gitspace = {GITSPACE:?}\nupstream = \"http://{}\"\nowner = {OWNER:?}\norg = \"acme\"\n{}{}{}",
+            "gitspace = {GITSPACE:?}\nupstream = \"http://{}\"\nowner = {OWNER:?}\norg = \"acme\"\nupgrades = [\"raw\"]\n{}{}{}",
             upstream.address,
             port(3000, "private"),
             port(4000, "public"),
@@ -191,11 +194,15 @@ impl TestGateway {
         self.stop.cancel();
     }
 
-    /// Drains; a test that fails here has found a shutdown bug.
-    pub(crate) async fn stop(mut self) {
+    /// Drains, and tells how many connections were cut; a test that fails here has found a shutdown bug.
+    pub(crate) async fn stop(mut self) -> usize {
         self.stop.cancel();
         let task = self.task.take().unwrap();
-        soon("the stop", task).await.unwrap().unwrap();
+        match soon("the stop", task).await.unwrap() {
+            Ok(()) => 0,
+            Err(gateway::Error::Cut { connections }) => connections,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// The development CA.

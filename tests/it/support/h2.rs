@@ -1,9 +1,9 @@
 //! An HTTP/2 client over TLS.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::SendRequest;
+use hyper::{client::conn::http2::SendRequest, ext::Protocol, upgrade::Upgraded};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{Io, TestGateway, client::tls, eventually, soon};
@@ -49,6 +49,36 @@ impl H2 {
         let (parts, body) = soon("an answer", sent).await.unwrap().into_parts();
         let body = soon("a body", body.collect()).await.unwrap().to_bytes();
         Response::from_parts(parts, body)
+    }
+
+    /// Asks for a stream by an extended CONNECT (RFC 8441): the head of the answer with the stream, or the whole answer.
+    pub(crate) async fn connect_to(
+        &mut self,
+        protocol: &'static str,
+        url: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Response<()>, TokioIo<Upgraded>), Response<Bytes>> {
+        let mut request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(url)
+            .extension(Protocol::from_static(protocol));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).unwrap();
+        // The gateway's settings say that it may be asked.
+        let mut answer = soon("an answer", self.0.send_request(request))
+            .await
+            .unwrap();
+        if !answer.status().is_success() {
+            let (parts, body) = answer.into_parts();
+            let body = soon("a body", body.collect()).await.unwrap().to_bytes();
+            return Err(Response::from_parts(parts, body));
+        }
+        let stream = soon("the stream", hyper::upgrade::on(&mut answer))
+            .await
+            .unwrap();
+        Ok((answer.map(drop), TokioIo::new(stream)))
     }
 
     /// Waits for the end of the connection.

@@ -16,7 +16,7 @@ mod tls;
 mod upstream;
 
 pub(crate) use client::{Answer, Client, Io, tls as try_tls, tls_over};
-pub(crate) use control_plane::{ControlPlane, route};
+pub(crate) use control_plane::{Asked, ControlPlane, Exactly, route};
 pub(crate) use gateway::{ADMIN_TOKEN, Setup, TestGateway};
 pub(crate) use h2::H2;
 pub(crate) use issuer::{Issuer, now};
@@ -25,7 +25,7 @@ pub(crate) use peer::{Authority, Identity, Kind, Peer, PeerAnswer};
 pub(crate) use raw_h2::{Outcome, RawH2};
 pub(crate) use streams::{Pieces, Streams, text};
 pub(crate) use tls::{Dialer, TestCa, Wishes};
-pub(crate) use upstream::{Seen, Upstream, head, read_request};
+pub(crate) use upstream::{Refusing, Seen, Upstream, head, read_request};
 
 use std::{future::Future, time::Duration};
 

@@ -36,6 +36,7 @@ pub(crate) mod flag {
 /// Error codes (RFC 9113 §7).
 pub(crate) mod code {
     pub(crate) const NO_ERROR: u32 = 0;
+    pub(crate) const PROTOCOL_ERROR: u32 = 1;
     pub(crate) const CANCEL: u32 = 8;
     pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 }

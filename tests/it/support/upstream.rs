@@ -57,6 +57,32 @@ impl Drop for Upstream {
     }
 }
 
+/// A port of this machine that is bound and does not listen: connections to it are refused, and nobody else gets it.
+pub(crate) struct Refusing(socket2::Socket);
+
+impl Refusing {
+    pub(crate) fn new() -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        // Behind the choice of the port, so that nobody shares it: whoever listens there later may come after this one.
+        socket.set_reuse_address(true).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// From now on it listens.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(64).unwrap();
+        self.0.set_nonblocking(true).unwrap();
+        TcpListener::from_std(self.0.into()).unwrap()
+    }
+}
+
 impl Upstream {
     /// Gives a request's body back, and `hello` where there is none.
     pub(crate) async fn echo() -> Self {

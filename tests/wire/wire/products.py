@@ -35,6 +35,13 @@ def free_port():
         return held.getsockname()[1]
 
 
+def refusing():
+    """A port where connecting is refused: bound so that nobody else gets it, and never listening. Gives the port and what holds it."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    return held.getsockname()[1], held
+
+
 def hanging():
     """A port where connecting gets no answer: its backlog is full. Gives the port and what holds it."""
     listener = socket.socket()
@@ -74,7 +81,7 @@ class Product:
     def __init__(self, folder, lanes):
         self.folder = folder
         folder.mkdir(parents=True)
-        self.dead = free_port()
+        self.dead, self._bound = refusing()
         self.hang, self._held = hanging()
         self.lanes = [Lane(self, number) for number in range(lanes)]
         self.child = None

@@ -70,7 +70,8 @@ export class Connection {
       cols: String(cols),
       rows: String(rows),
     }).toString()
-    const socket = new WebSocket(url)
+    // By this name the gateway tells what is typed from what is not.
+    const socket = new WebSocket(url, 'terminal.gitspace')
     socket.binaryType = 'arraybuffer'
     socket.onmessage = ({ data }) => {
       if (typeof data === 'string') this.#control(data)

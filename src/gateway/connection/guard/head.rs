@@ -222,11 +222,11 @@ fn is_target(method: &[u8], target: &[u8]) -> bool {
     }
 }
 
+/// VS Code's Node client asks for WebSockets by `ws://`.
 fn is_absolute(target: &[u8]) -> bool {
+    let known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss"));
     target.iter().all(|byte| is_query(*byte))
-        && Uri::try_from(target).is_ok_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
-        })
+        && Uri::try_from(target).is_ok_and(|uri| known(&uri) && uri.authority().is_some())
 }
 
 /// What hyper takes in a path, without what is not ASCII: more than RFC 3986 allows, and unambiguous.
@@ -484,6 +484,7 @@ mod tests {
         for line in [
             "OPTIONS * HTTP/1.1",
             "GET http://a/x?y HTTP/1.1",
+            "GET ws://a/x?y HTTP/1.1",
             "CONNECT a:443 HTTP/1.1",
             "GET /a|b{}\\^ HTTP/1.0",
         ] {

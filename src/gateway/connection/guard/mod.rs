@@ -33,7 +33,7 @@ use tokio::{
 
 pub(crate) use head::Refusal;
 
-use super::HeadLimits;
+use super::{HeadLimits, linger::Linger};
 use chunks::Chunks;
 use head::{Facts, Framing, Scan};
 
@@ -41,9 +41,6 @@ use head::{Facts, Framing, Scan};
 const REPLACEMENT: &[u8] = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
 /// How much is kept of what comes behind a request for an upgrade; beyond, the client waits.
 const WAITING_MAX: usize = 64 * 1024;
-/// How much of an unread body is taken before a connection is closed, and how long: a reset would take the answer away.
-const LINGER_BYTES: usize = 64 * 1024;
-const LINGER_FOR: Duration = Duration::from_secs(2);
 /// A late head is answered before the connection's own deadline ends it.
 const AHEAD: Duration = Duration::from_millis(20);
 
@@ -116,7 +113,7 @@ pub(super) struct Guard {
     held: BytesMut,
     passed: usize,
     timer: HeadTimer,
-    linger: Option<Linger>,
+    linger: Linger,
 }
 
 /// When a head that has begun is late.
@@ -124,11 +121,6 @@ struct HeadTimer {
     first: Option<Instant>,
     within: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
-}
-
-struct Linger {
-    sleep: Pin<Box<Sleep>>,
-    left: usize,
 }
 
 impl Guard {
@@ -152,7 +144,7 @@ impl Guard {
                 within,
                 sleep: None,
             },
-            linger: None,
+            linger: Linger::default(),
         }
     }
 
@@ -359,24 +351,7 @@ impl Guard {
         if matches!(&self.state, State::Head(_)) && self.held.is_empty() {
             return Poll::Ready(());
         }
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            sleep: Box::pin(tokio::time::sleep(LINGER_FOR)),
-            left: LINGER_BYTES,
-        });
-        let mut rest = [0; 4096];
-        while linger.left > 0 {
-            if linger.sleep.as_mut().poll(context).is_ready() {
-                break;
-            }
-            let mut read = ReadBuf::new(&mut rest);
-            match ready!(Pin::new(&mut *stream).poll_read(context, &mut read)) {
-                Ok(()) if !read.filled().is_empty() => {
-                    linger.left = linger.left.saturating_sub(read.filled().len());
-                }
-                _ => break,
-            }
-        }
-        Poll::Ready(())
+        self.linger.poll(stream, context)
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     budget::Budget,
     scan::{Scan, Violation},
 };
+use crate::gateway::connection::linger::Linger;
 
 const HEAD: usize = 9;
 const PROTOCOL_ERROR: u8 = 1;
@@ -40,6 +41,9 @@ pub(super) struct Frames<S> {
     head_timeout: Duration,
     /// Counts ends.
     ended: Counter,
+    /// Whether nothing more is written.
+    shut: bool,
+    linger: Linger,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
@@ -58,6 +62,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             slow: None,
             head_timeout,
             ended,
+            shut: false,
+            linger: Linger::default(),
         }
     }
 
@@ -138,7 +144,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        if !this.shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            this.shut = true;
+        }
+        this.linger.poll(&mut this.stream, context).map(Ok)
     }
 }
 

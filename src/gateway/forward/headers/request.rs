@@ -12,9 +12,12 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 
 use crate::{
-    api::{GitspaceId, route::HostHeader},
+    api::{
+        GitspaceId,
+        route::{HostHeader, Protocol},
+    },
     gateway::{
-        http::{Head, origin_form},
+        http::{Head, origin_form, origin_host},
         rejection::Rejection,
         route::{Address, Target},
     },
@@ -45,6 +48,7 @@ pub(crate) struct Forwarding<'a> {
     /// The path by which the app is reached.
     pub(crate) prefix: Option<Prefix<'a>>,
     pub(crate) host_header: HostHeader,
+    pub(crate) origin: HostHeader,
     pub(crate) number: u16,
 }
 
@@ -78,16 +82,26 @@ pub(in crate::gateway::forward) fn to_upstream(
         one_hop_less(headers);
     }
     add_via(headers, received);
-    headers.insert(X_FORWARDED_HOST, public_host(&mut values, head)?);
     headers.insert(header::HOST, host);
-    identify(&mut values, headers, head, forwarding)
+    match origin(&mut values, headers, head, target, forwarding)? {
+        None => {
+            headers.insert(X_FORWARDED_HOST, public_host(&mut values, head)?);
+            identify(&mut values, headers, Some(head), forwarding)
+        }
+        // Apps that compare the two must find the same host in both.
+        Some(origin) => {
+            headers.insert(X_FORWARDED_HOST, authority(&mut values, &origin)?);
+            headers.insert(header::ORIGIN, origin);
+            identify(&mut values, headers, None, forwarding)
+        }
+    }
 }
 
-/// Sets what we know of client, principal and gitspace.
+/// Sets what we know of client, principal and gitspace. `head`: of whose host the app may know.
 fn identify(
     values: &mut Values,
     headers: &mut HeaderMap,
-    head: &Head,
+    head: Option<&Head>,
     forwarding: &Forwarding<'_>,
 ) -> Result<(), Rejection> {
     let names = forwarding.names;
@@ -117,14 +131,16 @@ fn forwarded(
     values: &mut Values,
     client: IpAddr,
     proto: &str,
-    head: &Head,
+    head: Option<&Head>,
 ) -> Result<HeaderValue, Rejection> {
     match client {
         IpAddr::V4(v4) => values.add(format_args!("for={v4};proto=")),
         IpAddr::V6(v6) => values.add(format_args!("for=\"[{v6}]\";proto=")),
     }
     values.add_text(proto);
-    if head.authority_port.is_none() && !head.host.contains(':') {
+    if let Some(head) =
+        head.filter(|head| head.authority_port.is_none() && !head.host.contains(':'))
+    {
         values.add_text(";host=");
         values.add_text(&head.host);
     }
@@ -159,6 +175,52 @@ fn host(
             address => values.shown(address),
         },
     }
+}
+
+/// The Origin that the port wants, where its own page asks (RFC 6454 §7). That of any other page stays as it is: an app that guards
+/// itself by it must see it.
+fn origin(
+    values: &mut Values,
+    headers: &HeaderMap,
+    head: &Head,
+    target: &Target,
+    forwarding: &Forwarding<'_>,
+) -> Result<Option<HeaderValue>, Rejection> {
+    if forwarding.origin == HostHeader::Public || !asks_itself(headers, head) {
+        return Ok(None);
+    }
+    let value = match (forwarding.origin, &target.address) {
+        (HostHeader::Upstream, Address::Unix(_)) => HeaderValue::from_static("http://localhost"),
+        (HostHeader::Upstream, address) => {
+            let scheme = match target.protocol {
+                Protocol::Https => "https",
+                Protocol::Http | Protocol::H2c => "http",
+            };
+            values.shown(format_args!("{scheme}://{address}"))?
+        }
+        _ => values.shown(format_args!("http://localhost:{}", forwarding.number))?,
+    };
+    Ok(Some(value))
+}
+
+/// What stands behind an origin's scheme.
+fn authority(values: &mut Values, origin: &HeaderValue) -> Result<HeaderValue, Rejection> {
+    let origin = origin.to_str().unwrap_or_default();
+    values.text(
+        origin
+            .split_once("://")
+            .map_or(origin, |(_, authority)| authority),
+    )
+}
+
+/// Whether the page that asks has the host that is asked.
+fn asks_itself(headers: &HeaderMap, head: &Head) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let (Some(origin), None) = (origins.next(), origins.next()) else {
+        return false;
+    };
+    let host = origin.to_str().ok().and_then(origin_host);
+    host == Some(&*head.host)
 }
 
 /// Values of fields, one behind the other in one allocation: a copy of the head shares it.
@@ -349,7 +411,7 @@ mod tests {
             let head =
                 crate::gateway::http::parse(&request.into_parts().0, &[], Transport::Tls).unwrap();
             let client = "2001:db8::1".parse().unwrap();
-            forwarded(&mut Values::new(), client, "https", &head).unwrap()
+            forwarded(&mut Values::new(), client, "https", Some(&head)).unwrap()
         };
         assert_eq!(
             request("a.test"),

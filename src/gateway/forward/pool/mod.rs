@@ -105,6 +105,11 @@ struct OfTarget {
 }
 
 impl Pool {
+    /// How many connections a target may have.
+    pub(in crate::gateway::forward) fn most(&self) -> usize {
+        self.upstreams.settings.max_connections
+    }
+
     fn lock(&self) -> MutexGuard<'_, Targets> {
         lock(&self.targets)
     }

@@ -64,13 +64,13 @@ impl Pool {
         let reach = &wanted.target.reach;
         reach
             .may_try(wanted.within)
-            .map_err(|unwell| Rejection::Unreachable(std::io::Error::other(unwell)))?;
+            .map_err(|unwell| Rejection::Unreachable(unwell.into()))?;
         let opened = timeout_at(until, self.open(wanted, seat)).await;
         drop(opening);
         match opened {
-            Ok(Err(error @ Rejection::Unreachable(_))) => {
-                reach.failed();
-                Err(error)
+            Ok(Err(Rejection::Unreachable(error))) => {
+                reach.failed(error.kind() == std::io::ErrorKind::ConnectionRefused);
+                Err(Rejection::Unreachable(error))
             }
             Ok(opened) => {
                 reach.succeeded();
@@ -78,7 +78,7 @@ impl Pool {
             }
             Err(late) => {
                 let _: tokio::time::error::Elapsed = late;
-                reach.failed();
+                reach.failed(false);
                 Err(Rejection::Timeout(Late::Connect))
             }
         }
