@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""How long a change of the control plane takes until it counts at a gateway: the first after a quiet time, and many at once.
+
+    benches/feed/run.py [PROGRAM] [--quiet 20] [--rate 500] [--seconds 10] [--gateways 2]
+
+Starts a control plane and gateways that follow it. First gitspaces are made one by one with a quiet time between them, then at a rate. It counts from the moment
+at which the control plane has answered (the change is on its disk) until a gateway's metrics, which are asked for every few milliseconds, say that it has so many routes. Loopback only, bounded in count and time; standard library only.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
+SCRATCH = TARGET / "feed"
+# A gateway is asked so often whether it knows.
+EVERY = 0.004
+MAKERS = 6
+
+CONTROL_PLANE = """
+roles = ["control-plane"]
+state_dir = "{scratch}/control-plane"
+[control_plane]
+address = "127.0.0.1:{control}"
+public_url = "https://control.test"
+gateway_url = "https://gitspaces.localhost:8443"
+"""
+GATEWAY = """
+roles = ["gateway"]
+state_dir = "{scratch}/gateway-{n}"
+[gateway]
+listen = [{{ address = "127.0.0.1:0", protocol = "https" }}]
+admin = {{ address = "127.0.0.1:{admin}" }}
+access_log = {{ path = "" }}
+[gateway.control_plane]
+url = "http://127.0.0.1:{control}"
+token_file = "{scratch}/control-plane/gateway.token"
+"""
+
+
+def free():
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return held.getsockname()[1]
+
+
+class Api:
+    """One kept connection."""
+
+    def __init__(self, port, token_file):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self.headers = {"authorization": f"Bearer {token_file.read_text().strip()}", "content-type": "application/json"}
+
+    def call(self, method, path, body=None):
+        self.connection.request(method, path, None if body is None else json.dumps(body), self.headers)
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+    def make(self, name):
+        status, text = self.call("POST", "/v1/gitspaces", {"name": name, "repository": "https://git.test/a/b.git"})
+        if status not in (201, 202):
+            sys.exit(f"the control plane answered {status}: {text[:300]}")
+        return json.loads(text)["id"], time.monotonic()
+
+
+class Watch(threading.Thread):
+    """When a gateway had how many routes, as its metrics tell."""
+
+    def __init__(self, gateway):
+        super().__init__(daemon=True)
+        self.gateway, self.seen = gateway, []
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the gateway ends last
+            self.follow()
+
+    def follow(self):
+        while True:
+            text = self.gateway.call("GET", "/metrics")[1]
+            count = int(float(text.split(b"\ncde_gateway_routes ")[1].split()[0]))
+            if not self.seen or self.seen[-1][1] != count:
+                self.seen.append((time.monotonic(), count))
+            time.sleep(EVERY)
+
+    def had(self, count):
+        """Waits until it has so many, and tells when it had."""
+        deadline = time.monotonic() + 30
+        while not self.seen or self.seen[-1][1] < count:
+            if time.monotonic() > deadline:
+                sys.exit(f"a gateway has not {count} routes after 30 s; see {SCRATCH}")
+            time.sleep(EVERY)
+        return next(at for at, routes in self.seen if routes >= count)
+
+
+def told(what, times):
+    times = sorted(times)
+    at = lambda part: 1000 * times[min(len(times) - 1, int(part * len(times)))]
+    print(f"{what}: median {at(0.5):.0f} ms, 99 % {at(0.99):.0f} ms, longest {1000 * times[-1]:.0f} ms of {len(times)}")
+
+
+def quiet(control, watched, count):
+    times = []
+    for number in range(count):
+        time.sleep(1)
+        _, made = control.make(f"quiet{number}")
+        times += [gateway.had(number + 1) - made for gateway in watched]
+    told("the first change after a quiet time", times)
+
+
+def at_rate(control, watched, rate, seconds, before):
+    """Makers share the numbers; each waits for the moment of its own."""
+    start, total = time.monotonic() + 0.5, rate * seconds
+    numbers, answered = iter(range(total)), []
+
+    def maker():
+        api = control()
+        for number in numbers:
+            time.sleep(max(0, start + number / rate - time.monotonic()))
+            answered.append(api.make(f"rate{number}")[1])
+
+    makers = [threading.Thread(target=maker) for _ in range(MAKERS)]
+    for thread in makers:
+        thread.start()
+    for thread in makers:
+        thread.join()
+    took = time.monotonic() - start
+    # Whatever was answered as the k-th was committed among the first k and those that the other makers had under way.
+    due = [(before + min(number + MAKERS, total), at) for number, at in enumerate(sorted(answered), 1)]
+    times = [gateway.had(count) - at for count, at in due for gateway in watched]
+    told(f"{total} changes in {took:.1f} s ({total / took:.0f} a second)", times)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("program", nargs="?", default=TARGET / "release" / "cde-gateway")
+    arguments.add_argument("--quiet", type=int, default=20)
+    arguments.add_argument("--rate", type=int, default=500)
+    arguments.add_argument("--seconds", type=int, default=10)
+    arguments.add_argument("--gateways", type=int, default=2)
+    arguments = arguments.parse_args()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir(parents=True)
+    control, admins = free(), [free() for _ in range(arguments.gateways)]
+    running = []
+
+    def run(name, text):
+        config = SCRATCH / f"{name}.toml"
+        config.write_text(text)
+        log = (SCRATCH / f"{name}.log").open("w")
+        running.append(subprocess.Popen([arguments.program, "run", "--config", config], stdout=log, stderr=log))
+
+    tokens = SCRATCH / "control-plane"
+
+    def connected(port, token_file, path):
+        for _ in range(600):
+            try:
+                api = Api(port, token_file)
+                if api.call("GET", path)[0] == 200:
+                    return api
+            except OSError:
+                pass
+            time.sleep(0.05)
+        sys.exit(f"nothing serves port {port}; see {SCRATCH}")
+
+    try:
+        run("control-plane", CONTROL_PLANE.format(scratch=SCRATCH, control=control))
+        plane = lambda: connected(control, tokens / "user.token", "/v1/gitspaces")
+        first = plane()
+        for number, admin in enumerate(admins):
+            run(f"gateway-{number}", GATEWAY.format(scratch=SCRATCH, control=control, admin=admin, n=number))
+        asked = [lambda port=port, number=number: connected(port, SCRATCH / f"gateway-{number}" / "admin.token", "/v1/routes") for number, port in enumerate(admins)]
+        watched = [Watch(ask()) for ask in asked]
+        quiet(first, watched, arguments.quiet)
+        at_rate(plane, watched, arguments.rate, arguments.seconds, arguments.quiet)
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
