@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LOGS := $(or $(CDE_CI_LOGS),$(TARGET)/logs)
 WEB_SOURCES := $(shell find web \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo web test cargo-test browser-test pages openid ide wire fuzz bench load instructions refusals lint
+.PHONY: help demo web test cargo-test browser-test pages openid ide jupyterhub wire fuzz bench load instructions refusals replicas lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,10 +43,15 @@ openid: web ## a real OpenID provider as issuer; ARGS="--down 600" keeps it down
 	cargo build --locked --bin cde-gateway
 	tests/openid/run.py $(ARGS)
 
-ide: web ## JupyterLab and code-server from their registries through the gateway in Chromium, by host and by path
+ide: web ## JupyterLab, code-server and development servers from their registries through the gateway in Chromium, by host and by path
 	@.ci/need node npm chromium certutil rg g++ make python3 venv openssl
 	cargo build --locked --bin cde-gateway
 	tests/ide/run.py $(ARGS)
+
+jupyterhub: web ## a JupyterHub from its registry with the gateway as its proxy, in Chromium
+	@.ci/need node npm chromium certutil python3 venv openssl
+	cargo build --locked --bin cde-gateway
+	tests/jupyterhub/run.py $(ARGS)
 
 wire: web ## 1,200 cases through the gateway, nginx and HAProxy, a minute; writes docs/wire.md; ARGS="--products gateway"
 	@.ci/need python3 nginx haproxy openssl
@@ -64,6 +69,11 @@ load: ## CPU per request beside HAProxy, nginx and Envoy, about ten minutes; wri
 
 instructions: ## user instructions per request (callgrind), against their budget
 	@.ci/instructions
+
+replicas: ## three gateways behind HAProxy, one killed every 20 s; ARGS="--away 600": the control plane is gone for ten minutes
+	@.ci/need python3 openssl haproxy
+	@cargo build --locked --bin cde-gateway
+	@tests/balancers/replicas.py $(ARGS)
 
 refusals: ## whether refusals that must look alike do: bytes and instructions (callgrind)
 	@.ci/refusals

@@ -3,9 +3,8 @@
 // URL: the path itself, without a slash at its end, with the folder and our ticket. RECEIVED: what reaches code-server (recorder.py). FOLDER: what it
 // opens, on this machine; it holds a README.md. PASSWORD: code-server's own.
 
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { assert, assertSecure, test, until } from '../browser/support/browser.mjs'
+import { assert, assertSecure, test } from '../browser/support/browser.mjs'
+import { Terminal } from '../browser/support/code-server.mjs'
 import { Received } from './received.mjs'
 
 const FIRST_START = 90_000
@@ -39,19 +38,9 @@ test(['URL', 'RECEIVED', 'FOLDER', 'PASSWORD'], async ({ page, context, url, ste
   }, 'workbench')
 
   await step('its terminal echoes', async () => {
-    const said = join(folder, 'said.txt')
-    await page.keyboard.press('Control+Backquote')
-    const screen = page.locator('.terminal-wrapper .xterm-screen')
-    await screen.waitFor()
-    await until('a prompt in the terminal', async () => {
-      await screen.click()
-      return page.evaluate(() => {
-        const focused = document.activeElement?.classList.contains('xterm-helper-textarea')
-        return focused && document.querySelectorAll('.terminal-tabs-entry, .single-terminal-tab').length > 0
-      })
-    })
-    await page.keyboard.type('echo term-$((6*7)) > said.txt; cat said.txt\n')
-    await until(`"term-42" in ${said}`, () => existsSync(said) && readFileSync(said, 'utf8') === 'term-42\n')
+    const terminal = new Terminal(page, folder)
+    await terminal.open()
+    await terminal.says('said')
     await files.filter({ hasText: 'said.txt' }).waitFor()
   }, 'terminal')
 

@@ -36,6 +36,9 @@ test(['URL', 'RECEIVED'], async ({ page, context, url, steps, positionals }) => 
     // It shows an idle kernel before it is connected to it, and forgets what is run until then.
     const output = page.locator('.jp-OutputArea-output', { hasText: /^42\s*$/ }).first()
     await until('the output of the cell', async () => {
+      // It asks which kernel is meant, if its own is not there so soon.
+      const kernel = page.locator('.jp-Dialog button.jp-mod-accept')
+      if (await kernel.isVisible()) await kernel.click()
       await page.locator('.jp-NotebookPanel .jp-CodeCell .cm-content').first().click()
       await page.keyboard.press('Control+Enter')
       return output.waitFor({ timeout: 3000 }).then(() => true, () => false)
@@ -45,9 +48,13 @@ test(['URL', 'RECEIVED'], async ({ page, context, url, steps, positionals }) => 
 
   await step('its _xsrf cookie goes to the browser and back, byte for byte', async () => {
     // Saving is a PUT, which JupyterLab takes only with the cookie's value in a field of its own.
-    await page.keyboard.press('Control+s')
     const saved = () => received.heads().find((head) => head.startsWith('PUT ') && head.includes('/api/contents/a.ipynb'))
-    const head = await until('a PUT of the notebook', saved)
+    const head = await until('a PUT of the notebook', async () => {
+      await page.locator('.jp-NotebookPanel .jp-CodeCell .cm-content').first().click()
+      await page.keyboard.press('Control+s')
+      await page.waitForTimeout(1000)
+      return saved()
+    })
     const known = (await context.cookies(url.href)).find((cookie) => cookie.name === '_xsrf')
     assert(known, 'the browser has no _xsrf')
     const field = /^x-xsrftoken: (.*)$/im.exec(head)?.[1].trim()

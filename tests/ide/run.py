@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Real IDEs through the gateway, in Chromium over https: JupyterLab on a host of its own and on a path, code-server on a path.
+"""Real IDEs and development servers through the gateway, in Chromium over https: JupyterLab on a host of its own and on a path, code-server
+on a path, Vite, webpack-dev-server and Next.js on ports, without a configuration of theirs.
 
-    tests/ide/run.py [--gateway PROGRAM]
+    tests/ide/run.py [--gateway PROGRAM] [--only GROUP] [--idle SECONDS] [--away SECONDS] [--how cut|hold]
 
-Before each IDE a relay writes down what reaches it (recorder.py); what the browser does, and what must be in that, is in the .mjs files.
-JupyterLab comes from PyPI, code-server from npm; both are kept in CDE_CI_CACHE, else in the target folder. Screenshots and logs stay in
-target/ide. Loopback only; ends what it started.
+Before each IDE a relay writes down what reaches it (recorder.py); what the browser does, and what must be in that, is in the .mjs files. Beside them a
+JupyterLab and a code-server are left alone for SECONDS, and must count as idle, then as used; and the machine of a code-server is gone for SECONDS. At last the
+gateway is upgraded and killed under an open code-server.
+JupyterLab comes from PyPI, the others from npm; all are kept in CDE_CI_CACHE, else in the target folder. Screenshots and logs stay in
+target/ide. Loopback only, but for webpack-dev-server, which is not told so; ends what it started.
 """
 
 import argparse
@@ -14,24 +17,17 @@ import pathlib
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.request
 
-from recorder import Recorder
+import programs
+from programs import BROWSER, HERE, OUT, TARGET, free_port, run, start
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-BROWSER = ROOT / "tests" / "browser"
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
-CACHE = pathlib.Path(os.environ.get("CDE_CI_CACHE") or TARGET).resolve()
-OUT = TARGET / "ide"
-WITHIN = 60
-
-NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "id": "c1", "metadata": {}, "outputs": [], "source": ["print(6*7)"]}],
- "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}"""
+GROUPS = ["ides", "large", "dev-servers", "idle", "away", "gateways"]
+# How long the gateway keeps connections at rest; the development servers are left alone for longer.
+TTL = 3
 
 CONFIGURATION = """
 roles = ["gateway"]
@@ -42,6 +38,7 @@ listen = [{{ address = "127.0.0.1:{gateway}", protocol = "https" }}]
 certificate = [{{ chain = "{out}/cert.pem", key = "{out}/key.pem" }}]
 access_log.path = "{out}/access.log"
 admin.address = "127.0.0.1:{admin}"
+upstreams.ttl = "{ttl}s"
 [[gateway.issuer]]
 issuer = "https://issuer.test"
 key = [{{ id = "1", algorithm = "ES256", public_key_file = "{out}/issuer.pub" }}]
@@ -49,6 +46,37 @@ key = [{{ id = "1", algorithm = "ES256", public_key_file = "{out}/issuer.pub" }}
 gitspace = "lab-k3x9q2"
 owner = "ada"
 upstream = "http://127.0.0.1:{lab}"
+[[route]]
+gitspace = "large-k3x9q2"
+owner = "ada"
+upstream = "http://127.0.0.1:{rest_lab}"
+[[route]]
+gitspace = "dev-k3x9q2"
+owner = "ada"
+upstream = "http://127.0.0.1:{vite}"
+[route.ports.5173]
+upstream = "http://127.0.0.1:{vite}"
+host_header = "localhost"
+[route.ports.{webpack}]
+upstream = "http://127.0.0.1:{webpack}"
+host_header = "localhost"
+[route.ports.3000]
+upstream = "http://127.0.0.1:{next}"
+host_header = "localhost"
+[[route]]
+gitspace = "rest-k3x9q2"
+owner = "ada"
+upstream = "http://127.0.0.1:{rest_lab}"
+[[route]]
+gitspace = "rest-code"
+host = "rest.test"
+owner = "ada"
+upstream = "http://127.0.0.1:{rest_code}"
+[[route]]
+gitspace = "away-code"
+host = "away.test"
+owner = "ada"
+upstream = "http://127.0.0.1:{away}"
 [[route]]
 gitspace = "alice-code"
 host = "dev.test"
@@ -64,147 +92,197 @@ owner = "ada"
 upstream = "http://127.0.0.1:{path_lab}"
 """
 
-running = []
-
-
-def run(*command, **more):
-    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    if done.returncode != 0:
-        sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return done.stdout.strip()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
-def start(name, command, url=None, port=None, env=None):
-    """Starts a program and waits until it answers."""
-    with (OUT / f"{name}.log").open("w") as log:
-        child = subprocess.Popen([str(word) for word in command], cwd=OUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
-    running.append(child)
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            if url:
-                urllib.request.urlopen(url, timeout=2).close()
-            else:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"{name} did not start; its log:\n{(OUT / f'{name}.log').read_text()[-3000:]}")
-
-
-def jupyterlab():
-    """The program, of the version in requirements.txt."""
-    folder, wanted = CACHE / "jupyterlab", (HERE / "requirements.txt").read_text()
-    mark = folder / "installed"
-    if not mark.exists() or mark.read_text() != wanted:
-        print(f"installing JupyterLab into {folder}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        run(sys.executable, "-m", "venv", folder)
-        run(folder / "bin" / "pip", "install", "--quiet", "--requirement", HERE / "requirements.txt")
-        # It would ask the network for news, and the person whether it may.
-        run(folder / "bin" / "jupyter", "labextension", "disable", "@jupyterlab/apputils-extension:announcements")
-        mark.write_text(wanted)
-    return folder / "bin" / "jupyter"
-
-
-def code_server():
-    folder = CACHE / "code-server"
-    if not (folder / "bin" / "code-server").exists():
-        print(f"installing code-server into {folder}", flush=True)
-        run(BROWSER / "install-code-server.sh", folder)
-    return folder / "bin" / "code-server"
-
 
 def certificates():
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     run("openssl", "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA",
         "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign", cwd=OUT)
     run("openssl", "req", *key, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=gitspaces.test", cwd=OUT)
-    (OUT / "names").write_text("subjectAltName=DNS:*.gitspaces.test,DNS:dev.test\nextendedKeyUsage=serverAuth\n")
+    (OUT / "names").write_text("subjectAltName=DNS:*.gitspaces.test,DNS:dev.test,DNS:rest.test,DNS:away.test\nextendedKeyUsage=serverAuth\n")
     run("openssl", "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "cert.pem",
         "-extfile", "names", cwd=OUT)
     run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "issuer.pem", cwd=OUT)
     run("openssl", "pkey", "-in", "issuer.pem", "-pubout", "-out", "issuer.pub", cwd=OUT)
 
 
-def lab(name, token, base):
-    """A JupyterLab with a notebook and a token of its own. Gives the port of the recorder in front of it."""
-    work, port = OUT / f"{name}-work", free_port()
-    work.mkdir()
-    (work / "a.ipynb").write_text(NOTEBOOK)
-    start(name, [jupyterlab(), "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-                 f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={work}",
-                 # It would refuse every Host but localhost.
-                 "--ServerApp.allow_remote_access=True"],
-          url=f"http://127.0.0.1:{port}{base}login", env={"HOME": str(OUT / f"home-{name}")})
-    return Recorder(port, OUT / f"{name}.received").port
+class Browser:
+    """Runs scripts in Chromium, and keeps what failed."""
+
+    def __init__(self, gateway):
+        self.gateway = gateway
+        self.home = OUT / "home"
+        self.home.mkdir()
+        self.failed = []
+        run(BROWSER / "trust-ca.sh", self.home, OUT / "ca.pem")
+
+    def begin(self, name, script, url, place, *more):
+        """`place`: a gitspace and its port, for which there is a ticket in the URL."""
+        gitspace, port = place if isinstance(place, tuple) else (place, "ide")
+        ticket = run(self.gateway, "token", "mint", "--key", OUT / "issuer.pem", "--algorithm", "ES256", "--issuer", "https://issuer.test", "--subject", "ada",
+                     "--gitspace", gitspace, "--port", port, "--ticket")
+        command = ["node", HERE / script, f"{url}gitspace_token={ticket}", *more, "--shots", OUT / "shots" / name]
+        with (OUT / f"{name}.out").open("w") as out:
+            return subprocess.Popen([str(word) for word in command], env={**os.environ, "HOME": str(self.home)}, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def finish(self, name, child):
+        good = child.wait() == 0
+        print(f"== {name}\n{(OUT / f'{name}.out').read_text()}test ide::{name} ... {'ok' if good else 'FAILED'}", flush=True)
+        if not good:
+            self.failed.append(name)
 
 
-def code(folder, password):
-    data, port = OUT / "code-data", free_port()
-    (data / "User").mkdir(parents=True)
-    (data / "User" / "settings.json").write_text('{"telemetry.telemetryLevel": "off"}')
-    folder.mkdir()
-    (folder / "README.md").write_text("# A heading of the preview\n")
-    start("code", [code_server(), "--auth", "password", "--bind-addr", f"127.0.0.1:{port}", "--user-data-dir", data, "--extensions-dir", data / "extensions",
-                   "--config", data / "config.yaml", "--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"],
-          url=f"http://127.0.0.1:{port}/healthz", env={"PASSWORD": password})
-    return Recorder(port, OUT / "code.received").port
+class Setup:
+    """Where everything is. A test is a name, a script and its arguments."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.token = secrets.token_hex(24)
+        names = ["gateway", "admin", "lab", "path_lab", "code", "rest_lab", "rest_code", "away", "vite", "webpack", "next"]
+        self.ports = {name: free_port() for name in names}
+        self.projects = None
+
+    def at(self, host):
+        return f"https://{host}:{self.ports['gateway']}"
+
+    def notebook(self, host, name, base="/"):
+        # In a workspace of its own, or it opens what others have open too.
+        return f"{self.at(host)}{base}lab/workspaces/{name}/tree/{name}.ipynb?token={self.token}&"
+
+    def lab(self):
+        self.ports["lab"], self.ports["rest_lab"] = programs.lab("lab", self.token, "/")
+
+    def code(self):
+        self.ports["code"], self.ports["rest_code"] = programs.code(self.token)
+
+    def ides(self):
+        self.lab()
+        self.code()
+        self.ports["path_lab"], _ = programs.lab("path-lab", self.token, "/alice/lab/")
+        work = OUT / "code-work"
+        return [
+            ("jupyterlab_on_a_host", "jupyterlab.mjs", self.notebook("lab-k3x9q2.gitspaces.test", "a"), "lab-k3x9q2", OUT / "lab.received"),
+            ("jupyterlab_on_a_path", "jupyterlab.mjs", self.notebook("dev.test", "a", "/alice/lab/"), "alice-lab", OUT / "path-lab.received"),
+            ("code_server_on_a_path", "code-server.mjs", f"{self.at('dev.test')}/alice/code?folder={work}&", "alice-code", OUT / "code.received", work, self.token),
+        ]
+
+    def large(self):
+        self.lab()
+        file = programs.large_notebook("lab")
+        return [("notebook_of_100_mb", "large.mjs", self.notebook("large-k3x9q2.gitspaces.test", file.stem), "large-k3x9q2", file, programs.LARGE)]
+
+    def dev_servers(self):
+        # Beside the packages: Next.js takes none from elsewhere.
+        self.projects = tempfile.TemporaryDirectory(dir=programs.dev_servers())
+        files = programs.projects(pathlib.Path(self.projects.name), self.ports)
+        # Where the page looks for its server: that of webpack is told the port that it listens on.
+        places = {"vite": (5173, "gateway"), "webpack": (self.ports["webpack"], "webpack"), "next": (3000, "gateway")}
+        return [
+            (f"{name}_shows_an_edit", "dev-server.mjs", f"{self.at(f'dev-k3x9q2-{number}.gitspaces.test')}/?", ("dev-k3x9q2", str(number)), files[name],
+             self.ports[socket], 3 * TTL)
+            for name, (number, socket) in places.items()
+        ]
+
+    def idle(self):
+        self.lab()
+        self.code()
+        work = OUT / "rest-work"
+        admin = [f"http://127.0.0.1:{self.ports['admin']}", OUT / "state" / "admin.token"]
+        rest = [*admin, self.arguments.idle, self.token, work]
+        return [
+            ("jupyterlab_left_alone", "idle.mjs", self.notebook("rest-k3x9q2.gitspaces.test", "rest"), "rest-k3x9q2", "lab", "rest-k3x9q2", *rest),
+            ("code_server_left_alone", "idle.mjs", f"{self.at('rest.test')}/?folder={work}&", "rest-code", "code", "rest-code", *rest),
+        ]
+
+    def away(self):
+        self.code()
+        work, how = OUT / "away-work", [self.arguments.how, self.arguments.away]
+        return [("code_server_whose_machine_is_gone", "away.mjs", f"{self.at('away.test')}/?folder={work}&", "away-code", work,
+                 f"http://127.0.0.1:{self.ports['rest_code']}", self.ports["away"], *how, self.token)]
+
+    def gateways(self):
+        """It asks for what is to happen to the gateway."""
+        self.code()
+        work, asked = OUT / "gateways-work", OUT / "asked"
+        return ("code_server_whose_gateway_is_upgraded_and_killed", "gateways.mjs", f"{self.at('rest.test')}/?folder={work}&", "rest-code", work, asked, self.token)
+
+    def start(self):
+        start("gateway", [self.arguments.gateway, "run", "--config", OUT / "gateway.toml"], port=self.ports["gateway"])
+
+
+def upgrade_and_kill(setup, browser, test):
+    asked, pids = OUT / "asked", [programs.running[-1].pid]
+    asked.mkdir()
+    child = browser.begin(*test)
+    try:
+        if is_asked(asked / "upgrade", child):
+            for _ in range(10):
+                pids.append(int(run(setup.arguments.gateway, "upgrade", "--config", OUT / "gateway.toml").split()[-1]))
+            (asked / "upgrade").unlink()
+        is_asked(asked / "kill", child)
+    finally:
+        # The old ones have the streams, the last one the sockets.
+        for pid in pids:
+            kill(pid)
+    # What is killed is not gone at once, and has its sockets and its state until then.
+    while programs.listens(setup.ports["gateway"]):
+        time.sleep(0.01)
+    setup.start()
+    (asked / "kill").unlink(missing_ok=True)
+    browser.finish(test[0], child)
+
+
+def is_asked(path, child):
+    """Whether it is asked for before the child ends."""
+    while not path.exists() and child.poll() is None:
+        time.sleep(0.05)
+    return path.exists()
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def tests(setup, browser):
+    wanted = lambda group: setup.arguments.only in (None, group)
+    beside = [test for group, make in [("idle", setup.idle), ("away", setup.away)] if wanted(group) for test in make()]
+    turns = [test for group, make in [("ides", setup.ides), ("large", setup.large), ("dev-servers", setup.dev_servers)] if wanted(group) for test in make()]
+    last = setup.gateways() if wanted("gateways") else None
+    (OUT / "gateway.toml").write_text(CONFIGURATION.format(out=OUT, ttl=TTL, **setup.ports))
+    setup.start()
+    begun = [(test[0], browser.begin(*test)) for test in beside]
+    for test in turns:
+        browser.finish(test[0], browser.begin(*test))
+    for name, child in begun:
+        browser.finish(name, child)
+    if last:
+        upgrade_and_kill(setup, browser, last)
+    if setup.token in (OUT / "access.log").read_text() + (OUT / "gateway.log").read_text():
+        browser.failed.append("the IDEs' token stands in a log")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gateway", default=str(TARGET / "debug" / "cde-gateway"))
-    gateway = pathlib.Path(parser.parse_args().gateway).resolve()
+    parser.add_argument("--gateway", default=TARGET / "debug" / "cde-gateway", type=lambda path: pathlib.Path(path).resolve())
+    parser.add_argument("--only", choices=GROUPS)
+    parser.add_argument("--idle", type=int, default=10, metavar="SECONDS")
+    parser.add_argument("--away", type=int, default=20, metavar="SECONDS")
+    parser.add_argument("--how", choices=["cut", "hold"], default="cut")
+    arguments = parser.parse_args()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=BROWSER)
     certificates()
-    home = OUT / "home"
-    home.mkdir()
-    run(BROWSER / "trust-ca.sh", home, OUT / "ca.pem")
-
-    def ticket(gitspace):
-        return run(gateway, "token", "mint", "--key", OUT / "issuer.pem", "--algorithm", "ES256", "--issuer", "https://issuer.test", "--subject", "ada",
-                   "--gitspace", gitspace, "--port", "ide", "--ticket")
-
-    token, failed = secrets.token_hex(24), []
+    browser, setup = Browser(arguments.gateway), Setup(arguments)
     try:
-        ports = {"gateway": free_port(), "admin": free_port(), "lab": lab("lab", token, "/"), "path_lab": lab("path-lab", token, "/alice/lab/"),
-                 "code": code(OUT / "code-work", token)}
-        (OUT / "gateway.toml").write_text(CONFIGURATION.format(out=OUT, **ports))
-        start("gateway", [gateway, "run", "--config", OUT / "gateway.toml"], port=ports["gateway"])
-        own, dev = (f"https://{host}:{ports['gateway']}" for host in ("lab-k3x9q2.gitspaces.test", "dev.test"))
-        for name, script, gitspace, url, more in [
-            ("jupyterlab_on_a_host", "jupyterlab.mjs", "lab-k3x9q2", f"{own}/lab/tree/a.ipynb?token={token}", ["lab"]),
-            ("jupyterlab_on_a_path", "jupyterlab.mjs", "alice-lab", f"{dev}/alice/lab/lab/tree/a.ipynb?token={token}", ["path-lab"]),
-            ("code_server_on_a_path", "code-server.mjs", "alice-code", f"{dev}/alice/code?folder={OUT}/code-work", ["code", OUT / "code-work", token]),
-        ]:
-            print(f"== {name}", flush=True)
-            shots = OUT / "shots" / name
-            command = ["node", HERE / script, f"{url}&gitspace_token={ticket(gitspace)}", OUT / f"{more[0]}.received", *more[1:], "--shots", shots]
-            good = subprocess.run([str(word) for word in command], env={**os.environ, "HOME": str(home)}, check=False).returncode == 0
-            print(f"test ide::{name} ... {'ok' if good else 'FAILED'}", flush=True)
-            failed += [] if good else [name]
-        written = (OUT / "access.log").read_text() + (OUT / "gateway.log").read_text()
-        if token in written:
-            failed.append("the IDEs' token stands in a log")
+        tests(setup, browser)
     finally:
-        for child in reversed(running):
-            child.send_signal(signal.SIGTERM)
-        for child in running:
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        programs.stop_all()
     print(f"screenshots and logs: {OUT}")
-    if failed:
-        sys.exit("failed: " + ", ".join(failed))
+    if browser.failed:
+        sys.exit("failed: " + ", ".join(browser.failed))
     print("everything passed")
 
 

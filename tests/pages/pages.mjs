@@ -81,21 +81,22 @@ async function look(page, name, way) {
   return problems
 }
 
-// Tab reaches every link and button in their order, and each shows that it has the focus.
+// Tab reaches every link, button and log that can be seen, in their order, and each shows that it has the focus.
 async function byKeyboard(page) {
   const problems = []
-  const count = await page.locator('a, button').count()
+  const all = 'a, button, summary, pre:not(details:not([open]) pre)'
+  const count = await page.evaluate((all) => document.querySelectorAll(all).length, all)
   for (let index = 0; index < count; index += 1) {
     await page.keyboard.press('Tab')
-    const focused = await page.evaluate((index) => {
-      const wanted = document.querySelectorAll('a, button')[index]
+    const focused = await page.evaluate(([all, index]) => {
+      const wanted = document.querySelectorAll(all)[index]
       if (document.activeElement !== wanted) return 'cannot be reached by Tab'
       const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(wanted)
       const seen = outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2 && outlineColor !== 'transparent'
       const { top, bottom, left, right } = wanted.getBoundingClientRect()
       if (top < 0 || left < 0 || bottom > innerHeight || right > innerWidth) return 'is not in the window when it has the focus'
       return seen ? '' : 'has the focus, and the focus is not seen'
-    }, index)
+    }, [all, index])
     if (focused) problems.push(`link ${index + 1} ${focused}`)
   }
   return problems

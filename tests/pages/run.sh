@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every page of ours in Debian's Chromium (pages.mjs), and the login in a window of its own through a real gateway (login.mjs).
+# Every page of ours in Debian's Chromium (pages.mjs), the login in a window of its own through a real gateway (login.mjs), and gitspaces
+# that are started by opening them (wake.mjs).
 # What is missing is installed (as root on Debian) or named. Screenshots and logs stay in target/pages.
 #
 # CDE_GATEWAY_BIN: the program; else the newest build, else one is made.
@@ -23,4 +24,5 @@ CDE_PAGES=$out/answers cargo test --locked --quiet --lib -- --ignored --exact ga
 (cd tests/browser && npm ci --no-audit --no-fund --loglevel=error)
 node "$here/pages.mjs" "$out/answers" "$out/shots"
 node "$here/login.mjs" "$(realpath "$program")" "$out"
+node "$here/wake.mjs" "$(realpath "$program")" "$out"
 echo "screenshots and logs: $out"
