@@ -85,10 +85,15 @@ mod tests {
 
     #[test]
     fn a_taken_address_becomes_another() {
+        // What was let go may be taken by another test, or be held by a process that one has just forked.
+        assert!((0..100).any(|_| is_free_when_it_is_let_go()));
+    }
+
+    fn is_free_when_it_is_let_go() -> bool {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         assert_eq!(free_or_any(address).port(), 0);
         drop(taken);
-        assert_eq!(free_or_any(address), address);
+        free_or_any(address) == address
     }
 }
