@@ -85,4 +85,4 @@ test(['URL', 'FOLDER', 'GITSPACE', 'TOKEN'], async ({ page, url, wire, steps, po
     await entry.waitFor({ timeout: FIRST_START })
     assert((await state()) === 'running', 'it does not run')
   }, 'started')
-})
+}, { gone: true })
