@@ -17,9 +17,13 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+from harness.ports import free_ports  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOST = "idle-k3x9q2.gitspaces.localhost"
@@ -60,11 +64,6 @@ upstream = "http://127.0.0.1:{upstream}"
 owner = "alice"
 visibility = "public"
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
 
 
 def upstream(listener):
@@ -195,7 +194,7 @@ def main():
 
 def measure(binary, upstream_port, kind, count, opened):
     """One kind, in a process of its own: memory that was freed is used again and would not show."""
-    ports = {name: free_port() for name in ("https", "http", "admin")}
+    ports = free_ports(["https", "http", "admin"])
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder, "config.toml")
         config.write_text(CONFIG.format(dir=folder, upstream=upstream_port, **ports))

@@ -22,6 +22,9 @@ import sys
 import time
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.ports import free_port  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -145,11 +148,6 @@ class Stream:
         return not self.reader.at_eof()
 
 
-def free():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
 def start(program):
     log = (SCRATCH / "log").open("a")
     return subprocess.Popen([program, "run", "--config", SCRATCH / "gateway.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -237,7 +235,7 @@ def main():
     SCRATCH.mkdir(parents=True)
     for command in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"], ["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
         subprocess.run(["openssl", *command], cwd=SCRATCH, check=True, capture_output=True)
-    ports = [free() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     text = CONFIG.replace("@SCRATCH@", str(SCRATCH))
     for name, port in zip(("PORT", "ADMIN", "UPSTREAM"), ports):
         text = text.replace(f"@{name}@", str(port))

@@ -15,11 +15,13 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.ports import free_port  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -47,11 +49,6 @@ access_log = {{ path = "" }}
 url = "http://127.0.0.1:{control}"
 token_file = "{scratch}/control-plane/gateway.token"
 """
-
-
-def free():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
 
 
 class Api:
@@ -151,7 +148,7 @@ def main():
     arguments = arguments.parse_args()
     shutil.rmtree(SCRATCH, ignore_errors=True)
     SCRATCH.mkdir(parents=True)
-    control, admins = free(), [free() for _ in range(arguments.gateways)]
+    control, admins = free_port(), [free_port() for _ in range(arguments.gateways)]
     running = []
 
     def run(name, text):

@@ -24,6 +24,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.ports import free_ports  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -39,14 +42,6 @@ SCENARIOS = {
     "h1_tls": ("HTTP/1.1 over TLS", ["--scenario", "h1", "--connections", "4"], True),
     "h2_tls": ("HTTP/2 over TLS, one stream at a time", ["--scenario", "h2", "--connections", "1", "--streams", "1"], True),
 }
-
-
-def free_ports(names):
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    ports = {name: held.getsockname()[1] for name, held in sockets.items()}
-    for held in sockets.values():
-        held.close()
-    return ports
 
 
 def wait_open(port, child):

@@ -25,6 +25,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.ports import free_port  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -151,8 +154,7 @@ def setup(program):
         subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / f"{name}.pem"],
                        check=True, capture_output=True)
     subprocess.run(["openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem"], check=True, capture_output=True)
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    port = free_port()
     origins = ", ".join(f'"https://a{number:03}.test"' for number in range(50))
     visibility = {3000: "private", 5000: "organization"}
     ports = "".join(f'[route.ports.{number}]\nupstream = "http://127.0.0.1:9"\nvisibility = "{visibility.get(number, "private")}"\ncors = [{origins}]\n'

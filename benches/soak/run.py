@@ -25,6 +25,9 @@ import sys
 import time
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.ports import free_ports  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "soak"
@@ -74,14 +77,6 @@ def run(*command):
     if done.returncode:
         sys.exit(f"{command[0]} failed: {done.stdout}{done.stderr}")
     return done.stdout.strip()
-
-
-def free_ports(names):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = dict(zip(names, (one.getsockname()[1] for one in held)))
-    for one in held:
-        one.close()
-    return ports
 
 
 def cut(writer):

@@ -26,6 +26,9 @@ import time
 import urllib.error
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.ports import free_port  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "replicas"
@@ -90,11 +93,6 @@ listen gateways
 """
 
 
-def free():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
 def call(port, path, token, body=None, method=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method=method)
@@ -155,8 +153,8 @@ class Site:
 
     def __init__(self, program, app):
         self.program, self.app_port, self.children = program, app, {}
-        self.front, self.control = free(), free()
-        self.ports, self.admins = [free() for _ in range(GATEWAYS)], [free() for _ in range(GATEWAYS)]
+        self.front, self.control = free_port(), free_port()
+        self.ports, self.admins = [free_port() for _ in range(GATEWAYS)], [free_port() for _ in range(GATEWAYS)]
         self.killed = collections.defaultdict(list)
         shutil.rmtree(SCRATCH, ignore_errors=True)
         SCRATCH.mkdir(parents=True)

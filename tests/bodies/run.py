@@ -24,6 +24,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.ports import free_ports  # noqa: E402
+
 HOST = "bodies-k3x9q2.gitspaces.localhost"
 PIECE = 1 << 18
 CHUNK = b"%x\r\n" % PIECE + b"x" * PIECE + b"\r\n"
@@ -49,20 +52,16 @@ visibility = "public"
 """
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
 class Upstream:
     """Sends on GET, swallows and counts on POST, tells events on /events, waits for the end on /gone."""
 
-    def __init__(self, port, total):
+    def __init__(self, total):
         self.total = total
         self.streams = queue.Queue()
         self.seen = queue.Queue()
         self.ended = queue.Queue()
-        self.listener = socket.create_server(("127.0.0.1", port))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -322,10 +321,10 @@ def main():
     arguments = parser.parse_args()
     total = int(arguments.gigabytes * 1e9) // PIECE * PIECE
     with tempfile.TemporaryDirectory() as folder:
-        ports = {name: free_port() for name in ("tls", "admin", "upstream")}
+        ports = free_ports(["tls", "admin"])
+        upstream = Upstream(total)
         config = pathlib.Path(folder) / "config.toml"
-        config.write_text(CONFIG.format(folder=folder, **ports))
-        upstream = Upstream(ports["upstream"], total)
+        config.write_text(CONFIG.format(folder=folder, upstream=upstream.port, **ports))
         log = (pathlib.Path(folder) / "gateway.log").open("w+")
         gateway = subprocess.Popen([arguments.gateway, "run", "--config", str(config)], stdout=log, stderr=log)
         try:

@@ -23,6 +23,9 @@ import sys
 import time
 import urllib.request
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.ports import free_port  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve()
 ROOT = HERE.parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -122,10 +125,7 @@ def network():
 class Run:
     def __init__(self, program):
         self.children, self.failed = [], []
-        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        self.port, self.admin, self.app = (one.getsockname()[1] for one in held)
-        for one in held:
-            one.close()
+        self.port, self.admin, self.app = (free_port() for _ in range(3))
         self.here = self.start([sys.executable, HERE, "--app", "127.0.0.1", self.app])
         self.start(["ip", "netns", "exec", SPACE, sys.executable, HERE, "--app", FAR, self.app])
         text = CONFIG

@@ -33,7 +33,7 @@ pids+=($!)
 for _ in $(seq 100); do [ -s "$work/server.port" ] && break; sleep 0.1; done
 upstream=$(cat "$work/server.port")
 
-port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(tests/harness/ports.py)
 head -c 48 /dev/urandom | base64 >"$work/secret"
 cat >"$work/config.toml" <<EOF
 roles = ["gateway"]

@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.request
 
+from harness.ports import free_port
 from recorder import Recorder
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -47,7 +48,6 @@ NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "id": "c
 LARGE = 100_000_000
 
 running = []
-promised = set()
 
 
 def run(*command, **more):
@@ -55,16 +55,6 @@ def run(*command, **more):
     if done.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout.strip()
-
-
-def free_port():
-    """One that nothing has, and that nobody was given before."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as held:
-            port = held.getsockname()[1]
-        if port not in promised:
-            promised.add(port)
-            return port
 
 
 def listens(port):

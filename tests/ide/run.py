@@ -22,8 +22,10 @@ import sys
 import tempfile
 import time
 
-import programs
-from programs import BROWSER, HERE, OUT, TARGET, free_port, run, start
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import programs  # noqa: E402
+from harness.ports import free_ports  # noqa: E402
+from programs import BROWSER, HERE, OUT, TARGET, run, start  # noqa: E402
 
 GROUPS = ["ides", "large", "dev-servers", "idle", "away", "gateways"]
 # How long the gateway keeps connections at rest; the development servers are left alone for longer.
@@ -138,7 +140,7 @@ class Setup:
         self.arguments = arguments
         self.token = secrets.token_hex(24)
         names = ["gateway", "admin", "lab", "path_lab", "code", "rest_lab", "rest_code", "away", "vite", "webpack", "next"]
-        self.ports = {name: free_port() for name in names}
+        self.ports = free_ports(names)
         self.projects = None
 
     def at(self, host):

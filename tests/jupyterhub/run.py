@@ -16,12 +16,14 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.ports import free_port, free_ports  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -62,11 +64,6 @@ def run(*command, **more):
     done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
     if done.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
 
 
 def start(name, command, url, env=None):
@@ -134,7 +131,7 @@ def main():
         (OUT / "homes" / user).mkdir(parents=True)
         (OUT / "homes" / user / "a.ipynb").write_text(NOTEBOOK)
 
-    ports = {name: free_port() for name in ("gateway", "admin", "hub")}
+    ports = free_ports(["gateway", "admin", "hub"])
     api = f"http://127.0.0.1:{ports['admin']}"
     token, password, failed = secrets.token_hex(24), secrets.token_hex(16), []
     (OUT / "state").mkdir(mode=0o700)

@@ -20,6 +20,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.ports import free_ports  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
@@ -51,14 +54,6 @@ begun = time.monotonic()
 
 def say(text):
     print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
-
-def free_ports(names):
-    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    ports = {name: held.getsockname()[1] for name, held in sockets.items()}
-    for held in sockets.values():
-        held.close()
-    return ports
 
 
 def start(command, scratch, name, port):

@@ -8,10 +8,10 @@ import { createHmac, randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { createServer as createTcpServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { assert, launch, until } from '../browser/support/browser.mjs'
+import { freePorts } from '../browser/support/ports.mjs'
 
 const [program, folder] = process.argv.slice(2)
 const GITSPACE = 'app-a1b2c3'
@@ -71,7 +71,7 @@ const login = await serve((request, response) => {
   response.end(`<!doctype html><title>Login</title><a href="${back.href.replaceAll('&', '&amp;')}">Log in</a>`)
 })
 
-const [https, admin] = await Promise.all([freePort(), freePort()])
+const [https, admin] = freePorts(2)
 const origin = `https://${GITSPACE}.gitspaces.localhost:${https}`
 writeFileSync(join(state, 'issuer.secret'), secret, { mode: 0o600 })
 writeFileSync(
@@ -239,12 +239,4 @@ async function serve(answer) {
   await once(server, 'listening')
   const close = () => (server.close(), server.closeAllConnections())
   return { port: server.address().port, close }
-}
-
-async function freePort() {
-  const server = createTcpServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  await new Promise((done) => server.close(done))
-  return port
 }

@@ -11,7 +11,7 @@ cd "$here/../.."
 out=$(realpath -m "${CARGO_TARGET_DIR:-target}")/pages
 rm -rf "$out" && mkdir -p "$out/answers" "$out/shots" "$out/home"
 
-.ci/need node npm chromium certutil
+.ci/need node npm chromium certutil python3
 program=${CDE_GATEWAY_BIN:-}
 if [ -z "$program" ]; then
   cargo build --locked --quiet --bin cde-gateway

@@ -7,10 +7,10 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { createServer as createTcpServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { assert, launch, until } from '../browser/support/browser.mjs'
+import { freePorts } from '../browser/support/ports.mjs'
 
 const [program, folder] = process.argv.slice(2)
 const home = join(folder, 'wake-home')
@@ -155,7 +155,7 @@ async function hearsNothing(page) {
 // A program that is not up yet: the page opens by itself when it is.
 async function waits() {
   const server = createServer((request, response) => response.end(`here at ${request.url}`))
-  const [port, http, admin] = await Promise.all([freePort(), freePort(), freePort()])
+  const [port, http, admin] = freePorts(3)
   const state = join(folder, 'wait-state')
   mkdirSync(state, { recursive: true, mode: 0o700 })
   const log = join(folder, 'wait-access.log')
@@ -211,12 +211,4 @@ async function holdUp(parent) {
     await new Promise((go) => setTimeout(go, 2))
   }
   throw new Error('no agent was started')
-}
-
-async function freePort() {
-  const server = createTcpServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  await new Promise((done) => server.close(done))
-  return port
 }

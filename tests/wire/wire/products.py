@@ -13,6 +13,8 @@ import socket
 import subprocess
 import time
 
+from harness.ports import free_port
+
 from . import scripts
 from .upstream import Upstream
 
@@ -28,11 +30,6 @@ class Lane:
         self.host, self.private = f"lane{number}.wire.test", f"private{number}.wire.test"
         self.upstream = Upstream(scripts)
         self.plain = self.tls = None
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
 
 
 def refusing():
