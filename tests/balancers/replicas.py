@@ -14,23 +14,19 @@ import argparse
 import asyncio
 import collections
 import json
-import os
 import pathlib
-import shutil
 import signal
-import socket
 import ssl
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
+from harness.programs import Programs, listens, run, serves  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "replicas"
 GATEWAYS = 3
 # What ends within so many seconds after a kill may have ended by it.
@@ -152,15 +148,15 @@ class Site:
     """The processes."""
 
     def __init__(self, program, app):
-        self.program, self.app_port, self.children = program, app, {}
+        self.program, self.app_port = program, app
+        self.programs, self.children = Programs(SCRATCH, signal.SIGKILL), {}
         self.front, self.control = free_port(), free_port()
         self.ports, self.admins = [free_port() for _ in range(GATEWAYS)], [free_port() for _ in range(GATEWAYS)]
         self.killed = collections.defaultdict(list)
-        shutil.rmtree(SCRATCH, ignore_errors=True)
-        SCRATCH.mkdir(parents=True)
+        empty(SCRATCH)
         subject = ["-subj", "/CN=replicas", "-addext", "subjectAltName=DNS:*.gitspaces.localhost,DNS:gitspaces.localhost"]
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                        "-keyout", "cert.key", "-out", "cert.pem", *subject], cwd=SCRATCH, check=True, capture_output=True)
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-keyout", "cert.key", "-out", "cert.pem", *subject, cwd=SCRATCH)
         (SCRATCH / "cert.key").chmod(0o600)
 
     def write(self, name, text, **more):
@@ -171,24 +167,19 @@ class Site:
         path.write_text(text)
         return path
 
-    def start(self, name, command):
-        log = (SCRATCH / f"{name}.log").open("a")
-        self.children[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=SCRATCH)
+    def start(self, name, config, url):
+        self.children[name] = self.programs.start(name, [self.program, "run", "--config", config], lambda: serves(url))
 
     def kill(self, name):
-        child = self.children.pop(name)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        self.programs.stop(self.children[name])
 
     def start_control(self):
         config = self.write("control-plane.toml", CONTROL_PLANE)
-        self.start("control-plane", [self.program, "run", "--config", config])
-        wait_for("the control plane", 30, lambda: call(self.control, "/healthz", "") or True)
+        self.start("control-plane", config, f"http://127.0.0.1:{self.control}/healthz")
 
     def start_gateway(self, n):
         config = self.write(f"gateway-{n}.toml", GATEWAY, N=n, ADMIN=self.admins[n], PORT=self.ports[n])
-        self.start(f"gateway-{n}", [self.program, "run", "--config", config])
-        wait_for(f"gateway {n}", 30, lambda: call(self.admins[n], "/readyz", "") or True)
+        self.start(f"gateway-{n}", config, f"http://127.0.0.1:{self.admins[n]}/readyz")
 
     def kill_gateway(self, n):
         self.killed[n].append(time.monotonic())
@@ -198,14 +189,10 @@ class Site:
         text = BALANCER
         for n in range(GATEWAYS):
             text += f"  server gateway-{n} 127.0.0.1:{self.ports[n]} port {self.admins[n]}\n"
-        self.start("haproxy", ["haproxy", "-db", "-f", self.write("haproxy.cfg", text)])
+        self.programs.start("haproxy", ["haproxy", "-db", "-f", self.write("haproxy.cfg", text)], lambda: listens(self.front))
 
     def token(self, name):
         return (SCRATCH / "control-plane" / name).read_text().strip()
-
-    def stop(self):
-        for name in list(self.children):
-            self.kill(name)
 
     def gitspace(self, name):
         """Makes one that leads to the app, as its delegate would."""
@@ -401,15 +388,14 @@ async def show(arguments):
     app = App()
     await app.start()
     site = Site(arguments.program, app.port)
-    try:
+    with site.programs:
         await asyncio.to_thread(site.start_control)
         for n in range(GATEWAYS):
             await asyncio.to_thread(site.start_gateway, n)
         gitspace = await asyncio.to_thread(site.gitspace, "first")
         for n in range(GATEWAYS):
             await asyncio.to_thread(wait_for, f"the route at gateway {n}", 30, lambda n=n: True if gitspace in site.running(n) else None)
-        site.start_balancer()
-        await asyncio.to_thread(wait_for, "the balancer", 30, lambda: socket.create_connection(("127.0.0.1", site.front), 1).close() or True)
+        await asyncio.to_thread(site.start_balancer)
         await asyncio.sleep(1)
         clients = await session(site, gitspace)
         streams = arguments.sockets + arguments.events
@@ -424,8 +410,6 @@ async def show(arguments):
             clients.problems.append(f"{clients.open_now()} of {streams} streams are open at the end")
         clients.going = False
         await asyncio.wait(tasks, timeout=15)
-    finally:
-        site.stop()
     print(f"messages, events, requests: {clients.done['socket']}, {clients.done['events']}, {clients.done['request']}")
     print(f"lost in flight at a gateway that was killed: {dict(clients.in_flight)}")
     print(f"failed otherwise: {sum(clients.failed.values())}")
@@ -434,7 +418,7 @@ async def show(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program", nargs="?", default=str(TARGET / "debug" / "cde-gateway"))
+    parser.add_argument("program", nargs="?", type=resolved, default=TARGET / "debug" / "cde-gateway")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--every", type=float, default=20, help="seconds between two kills")
     parser.add_argument("--away", type=float, default=0, help="kill the control plane for so many seconds instead")
@@ -442,7 +426,6 @@ def main():
     parser.add_argument("--events", type=int, default=30)
     parser.add_argument("--requests", type=int, default=20, help="connections over which requests are sent")
     arguments = parser.parse_args()
-    arguments.program = str(pathlib.Path(arguments.program).resolve())
     if problems := asyncio.run(show(arguments)):
         sys.exit("; ".join(problems[:20]))
 

@@ -14,7 +14,6 @@ only. Standard library and curl only.
 import argparse
 import pathlib
 import queue
-import signal
 import socket
 import ssl
 import statistics
@@ -25,7 +24,9 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.places import resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, listens  # noqa: E402
 
 HOST = "bodies-k3x9q2.gitspaces.localhost"
 PIECE = 1 << 18
@@ -313,43 +314,25 @@ def gone(port, upstream, count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gateway", required=True, help="the program")
+    parser.add_argument("--gateway", required=True, type=resolved, help="the program")
     parser.add_argument("--gigabytes", type=float, default=10)
     parser.add_argument("--events", type=int, default=200)
     parser.add_argument("--gone", type=int, default=20, help="clients that go away, at each point")
     parser.add_argument("--limit", type=float, default=16, help="MiB that a transfer may add")
     arguments = parser.parse_args()
     total = int(arguments.gigabytes * 1e9) // PIECE * PIECE
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Programs(pathlib.Path(folder)) as programs:
         ports = free_ports(["tls", "admin"])
         upstream = Upstream(total)
         config = pathlib.Path(folder) / "config.toml"
         config.write_text(CONFIG.format(folder=folder, upstream=upstream.port, **ports))
-        log = (pathlib.Path(folder) / "gateway.log").open("w+")
-        gateway = subprocess.Popen([arguments.gateway, "run", "--config", str(config)], stdout=log, stderr=log)
-        try:
-            wait_open(ports["tls"], gateway, log)
-            transfer("warm-up", gateway.pid, ports["tls"], total, lambda port, total: down_h1(port, total) and total, 64)
-            for name, run in [("down, HTTP/1.1", down_h1), ("up, HTTP/1.1", up_h1), ("down, HTTP/2", down_h2), ("up, HTTP/2", up_h2)]:
-                transfer(name, gateway.pid, ports["tls"], total, run, arguments.limit)
-            events_h1(ports["tls"], upstream, arguments.events)
-            events_h2(ports["tls"], upstream, arguments.events)
-            gone(ports["tls"], upstream, arguments.gone)
-        finally:
-            gateway.send_signal(signal.SIGTERM)
-            gateway.wait(60)
-
-
-def wait_open(port, gateway, log):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and gateway.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    log.seek(0)
-    sys.exit(f"the gateway did not start:\n{log.read()}")
+        gateway = programs.start("gateway", [arguments.gateway, "run", "--config", config], lambda: listens(ports["tls"]))
+        transfer("warm-up", gateway.pid, ports["tls"], total, lambda port, total: down_h1(port, total) and total, 64)
+        for name, run in [("down, HTTP/1.1", down_h1), ("up, HTTP/1.1", up_h1), ("down, HTTP/2", down_h2), ("up, HTTP/2", up_h2)]:
+            transfer(name, gateway.pid, ports["tls"], total, run, arguments.limit)
+        events_h1(ports["tls"], upstream, arguments.events)
+        events_h2(ports["tls"], upstream, arguments.events)
+        gone(ports["tls"], upstream, arguments.gone)
 
 
 if __name__ == "__main__":

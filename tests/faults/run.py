@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +23,10 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve()
-ROOT = HERE.parent.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "faults"
 SPACE, NEAR, FAR = "cde-faults", "10.213.77.1", "10.213.77.2"
 WITHIN = 60
@@ -123,9 +121,11 @@ def network():
 
 
 class Run:
-    def __init__(self, program):
+    def __init__(self):
         self.children, self.failed = [], []
         self.port, self.admin, self.app = (free_port() for _ in range(3))
+
+    def begin(self, program):
         self.here = self.start([sys.executable, HERE, "--app", "127.0.0.1", self.app])
         self.start(["ip", "netns", "exec", SPACE, sys.executable, HERE, "--app", FAR, self.app])
         text = CONFIG
@@ -133,14 +133,15 @@ class Run:
             text = text.replace(f"@{name}@", str(value))
         (SCRATCH / "config.toml").write_text(text)
         self.gateway = self.start([program, "run", "--config", SCRATCH / "config.toml"])
-        for _ in range(200):
+        deadline = time.monotonic() + WITHIN
+        while time.monotonic() < deadline and all(child.poll() is None for child in self.children):
             try:
-                self.get("here-k3x9q2")
-                self.get("away-k3x9q2")
-                return
-            except (OSError, ValueError):
-                time.sleep(0.05)
-        sys.exit(f"the gateway did not start:\n{(SCRATCH / 'log').read_text()[-2000:]}")
+                if all(self.get(gitspace) == 200 for gitspace in ("here-k3x9q2", "away-k3x9q2")):
+                    return
+            except OSError:
+                pass
+            time.sleep(0.05)
+        sys.exit(f"the gateway, or an app, did not start; their log:\n{(SCRATCH / 'log').read_text()[-2000:]}")
 
     def start(self, command):
         with (SCRATCH / "log").open("a") as log:
@@ -247,7 +248,7 @@ def client(address, port):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--gateway", default=TARGET / "debug" / "cde-gateway")
+    arguments.add_argument("--gateway", type=resolved, default=TARGET / "debug" / "cde-gateway")
     arguments.add_argument("--app", nargs=2, help=argparse.SUPPRESS)
     arguments.add_argument("--client", nargs=2, help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -255,20 +256,17 @@ def main():
         return app(*options.app)
     if options.client:
         return client(*options.client)
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
-    network()
-    run = None
+    empty(SCRATCH)
+    run = Run()
     try:
-        run = Run(pathlib.Path(options.gateway).resolve())
+        network()
+        run.begin(options.gateway)
         run.pulled()
         run.frozen()
         run.slow()
         run.killed()
     finally:
-        if run:
-            run.stop()
-        ip("netns", "del", SPACE, check=False)
+        run.stop()
     if run.failed:
         sys.exit(f"{len(run.failed)} failed")
     print("everything ended as it should")

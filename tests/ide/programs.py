@@ -5,26 +5,18 @@ Not here: how they are configured at the gateway, and what is done with them.
 
 import functools
 import json
-import os
 import pathlib
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
+from harness.places import CACHE, ROOT, TARGET
 from harness.ports import free_port
+from harness.programs import Programs, listens, run, serves
 from recorder import Recorder
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 BROWSER = ROOT / "tests" / "browser"
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
-CACHE = pathlib.Path(os.environ.get("CDE_CI_CACHE") or TARGET).resolve()
 OUT = TARGET / "ide"
-WITHIN = 60
 
 VITE = """const show = () => { document.querySelector('#app').textContent = word }
 export const word = 'one'
@@ -47,50 +39,7 @@ NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": null, "id": "c
 
 LARGE = 100_000_000
 
-running = []
-
-
-def run(*command, **more):
-    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    if done.returncode != 0:
-        sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return done.stdout.strip()
-
-
-def listens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
-
-
-def start(name, command, url=None, port=None, env=None, cwd=None):
-    """Starts a program and waits until it answers."""
-    with (OUT / f"{name}.log").open("w") as log:
-        child = subprocess.Popen([str(word) for word in command], cwd=cwd or OUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
-    running.append(child)
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            if url:
-                urllib.request.urlopen(url, timeout=2).close()
-            else:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"{name} did not start; its log:\n{(OUT / f'{name}.log').read_text()[-3000:]}")
-
-
-def stop_all():
-    for child in reversed(running):
-        child.send_signal(signal.SIGTERM)
-    for child in running:
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
+running = Programs(OUT)
 
 
 def jupyterlab():
@@ -123,11 +72,11 @@ def lab(name, token, base):
     work.mkdir()
     for name_of in ("a", "rest"):
         (work / f"{name_of}.ipynb").write_text(NOTEBOOK)
-    start(name, [jupyterlab(), "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-                 f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={work}",
-                 # It would refuse every Host but localhost.
-                 "--ServerApp.allow_remote_access=True"],
-          url=f"http://127.0.0.1:{port}{base}login", env={"HOME": str(OUT / f"home-{name}")})
+    running.start(name, [jupyterlab(), "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+                         f"--IdentityProvider.token={token}", f"--ServerApp.base_url={base}", f"--ServerApp.root_dir={work}",
+                         # It would refuse every Host but localhost.
+                         "--ServerApp.allow_remote_access=True"],
+                  lambda: serves(f"http://127.0.0.1:{port}{base}login"), env={"HOME": str(OUT / f"home-{name}")})
     return Recorder(port, OUT / f"{name}.received").port, port
 
 
@@ -153,9 +102,10 @@ def code(password):
         folder = OUT / f"{name}-work"
         folder.mkdir()
         (folder / "README.md").write_text("# A heading of the preview\n")
-    start("code", [code_server(), "--auth", "password", "--bind-addr", f"127.0.0.1:{port}", "--user-data-dir", data, "--extensions-dir", data / "extensions",
-                   "--config", data / "config.yaml", "--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"],
-          url=f"http://127.0.0.1:{port}/healthz", env={"PASSWORD": password})
+    running.start("code", [code_server(), "--auth", "password", "--bind-addr", f"127.0.0.1:{port}", "--user-data-dir", data,
+                           "--extensions-dir", data / "extensions", "--config", data / "config.yaml", "--disable-telemetry", "--disable-update-check",
+                           "--disable-workspace-trust"],
+                  lambda: serves(f"http://127.0.0.1:{port}/healthz"), env={"PASSWORD": password})
     return Recorder(port, OUT / "code.received").port, port
 
 
@@ -180,7 +130,7 @@ def projects(folder, ports):
         for path, text in files.items():
             (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / name / path).write_text(text)
-        start(name, [bin / command[0], *command[1:]], port=ports[name], cwd=folder / name, env=env)
+        running.start(name, [bin / command[0], *command[1:]], lambda: listens(ports[name]), cwd=folder / name, env=env)
         return folder / name / next(iter(files))
 
     return {

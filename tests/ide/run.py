@@ -15,7 +15,6 @@ import argparse
 import os
 import pathlib
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +23,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import programs  # noqa: E402
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
-from programs import BROWSER, HERE, OUT, TARGET, run, start  # noqa: E402
+from harness.programs import listens, run  # noqa: E402
+from programs import BROWSER, HERE, OUT  # noqa: E402
 
 GROUPS = ["ides", "large", "dev-servers", "idle", "away", "gateways"]
 # How long the gateway keeps connections at rest; the development servers are left alone for longer.
@@ -208,11 +209,12 @@ class Setup:
         return ("code_server_whose_gateway_is_upgraded_and_killed", "gateways.mjs", f"{self.at('rest.test')}/?folder={work}&", "rest-code", work, asked, self.token)
 
     def start(self):
-        start("gateway", [self.arguments.gateway, "run", "--config", OUT / "gateway.toml"], port=self.ports["gateway"])
+        command = [self.arguments.gateway, "run", "--config", OUT / "gateway.toml"]
+        self.gateway = programs.running.start("gateway", command, lambda: listens(self.ports["gateway"]))
 
 
 def upgrade_and_kill(setup, browser, test):
-    asked, pids = OUT / "asked", [programs.running[-1].pid]
+    asked, pids = OUT / "asked", [setup.gateway.pid]
     asked.mkdir()
     child = browser.begin(*test)
     try:
@@ -226,7 +228,7 @@ def upgrade_and_kill(setup, browser, test):
         for pid in pids:
             kill(pid)
     # What is killed is not gone at once, and has its sockets and its state until then.
-    while programs.listens(setup.ports["gateway"]):
+    while listens(setup.ports["gateway"]):
         time.sleep(0.01)
     setup.start()
     (asked / "kill").unlink(missing_ok=True)
@@ -267,21 +269,18 @@ def tests(setup, browser):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gateway", default=TARGET / "debug" / "cde-gateway", type=lambda path: pathlib.Path(path).resolve())
+    parser.add_argument("--gateway", type=resolved, default=TARGET / "debug" / "cde-gateway")
     parser.add_argument("--only", choices=GROUPS)
     parser.add_argument("--idle", type=int, default=10, metavar="SECONDS")
     parser.add_argument("--away", type=int, default=20, metavar="SECONDS")
     parser.add_argument("--how", choices=["cut", "hold"], default="cut")
     arguments = parser.parse_args()
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+    empty(OUT)
     run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=BROWSER)
     certificates()
     browser, setup = Browser(arguments.gateway), Setup(arguments)
-    try:
+    with programs.running:
         tests(setup, browser)
-    finally:
-        programs.stop_all()
     print(f"screenshots and logs: {OUT}")
     if browser.failed:
         sys.exit("failed: " + ", ".join(browser.failed))

@@ -15,7 +15,6 @@ import pathlib
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,16 +22,14 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.places import CACHE, ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port, free_ports  # noqa: E402
+from harness.programs import Programs, run, serves  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 BROWSER = ROOT / "tests" / "browser"
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
-CACHE = pathlib.Path(os.environ.get("CDE_CI_CACHE") or TARGET).resolve()
 OUT = TARGET / "jupyterhub"
 HOST = "hub.test"
-WITHIN = 60
 # A server that nobody used for so many seconds is culled.
 IDLE = 20
 # What JupyterHub says where the routes are not those that it sent.
@@ -56,38 +53,6 @@ timeouts.drain = "2s"
 host = "{host}"
 error_target = "http://127.0.0.1:{hub}/hub/error"
 """
-
-running = []
-
-
-def run(*command, **more):
-    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    if done.returncode != 0:
-        sys.exit(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-
-
-def start(name, command, url, env=None):
-    """Starts a program and waits until it answers."""
-    with (OUT / f"{name}.log").open("a") as log:
-        child = subprocess.Popen([str(word) for word in command], cwd=OUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})})
-    running.append(child)
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return child
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"{name} did not start; its log:\n{(OUT / f'{name}.log').read_text()[-3000:]}")
-
-
-def stop(child):
-    child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(15)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 def jupyterhub():
@@ -117,12 +82,11 @@ def certificates():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gateway", default=str(TARGET / "debug" / "cde-gateway"))
-    gateway = pathlib.Path(parser.parse_args().gateway).resolve()
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+    parser.add_argument("--gateway", type=resolved, default=TARGET / "debug" / "cde-gateway")
+    gateway = parser.parse_args().gateway
+    empty(OUT)
     run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=BROWSER)
-    programs = jupyterhub()
+    bin = jupyterhub()
     certificates()
     home = OUT / "home"
     home.mkdir()
@@ -145,29 +109,30 @@ def main():
             return json.loads(answer.read() or b"null")
 
     def serve():
-        return start("gateway", [gateway, "run", "--config", OUT / "gateway.toml"], f"{api}/healthz")
+        return programs.start("gateway", [gateway, "run", "--config", OUT / "gateway.toml"], lambda: serves(f"{api}/healthz"))
 
     def check(name, good, words=""):
         print(f"test jupyterhub::{name} ... {'ok' if good else f'FAILED {words}'}", flush=True)
         failed.extend([] if good else [name])
 
-    try:
+    with Programs(OUT) as programs:
         server = serve()
-        start("hub", [programs / "jupyterhub", "--config", HERE / "jupyterhub_config.py"], f"http://127.0.0.1:{ports['hub']}/hub/health", env={
+        hub_is_up = lambda: serves(f"http://127.0.0.1:{ports['hub']}/hub/health")
+        programs.start("hub", [bin / "jupyterhub", "--config", HERE / "jupyterhub_config.py"], hub_is_up, env={
             "OUT": str(OUT), "API": api, "CONFIGPROXY_AUTH_TOKEN": token, "PASSWORD": password, "IDLE": str(IDLE),
             "PUBLIC": f"https://{HOST}:{ports['gateway']}", "HUB": f"http://127.0.0.1:{ports['hub']}",
-            "PATH": f"{programs}:{os.environ['PATH']}"})
+            "PATH": f"{bin}:{os.environ['PATH']}"})
         # Of nobody whom JupyterHub knows: it leaves it alone.
         routes("POST", "/dead", {"target": f"http://127.0.0.1:{free_port()}"})
         browsers = subprocess.Popen(["node", HERE / "jupyterhub.mjs", f"https://{HOST}:{ports['gateway']}/", str(IDLE), "--shots", OUT / "shots"], cwd=OUT,
                                     stdin=subprocess.DEVNULL, env={**os.environ, "HOME": str(home), "PASSWORD": password})
-        running.append(browsers)
+        programs.running[browsers] = "browsers"
         while browsers.poll() is None:
             time.sleep(0.1)
             if (OUT / "restart").exists():
                 (OUT / "restart").unlink()
                 before = routes()
-                stop(server)
+                programs.stop(server)
                 server = serve()
                 after = routes()
                 without = lambda listed: {path: {**data, "last_activity": None} for path, data in listed.items()}
@@ -183,10 +148,6 @@ def main():
         check("jupyterhub_finds_its_routes_right", not wrong, "\n".join(wrong[:10]))
         written = (OUT / "access.log").read_text() + (OUT / "gateway.log").read_text()
         check("no_secret_stands_in_a_log", token not in written and password not in written)
-    finally:
-        for child in reversed(running):
-            if child.poll() is None:
-                stop(child)
     print(f"screenshots and logs: {OUT}")
     if failed:
         sys.exit("failed: " + ", ".join(failed))

@@ -10,23 +10,19 @@ Loopback only; ends what it started.
 
 import argparse
 import http.client
-import os
 import pathlib
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.places import CACHE, TARGET, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
-CACHE = pathlib.Path(os.environ.get("CDE_CI_CACHE") or TARGET)
 HOST = "app-a1b2c3.gitspaces.localhost"
 WITHIN = 20
 
@@ -48,32 +44,11 @@ owner = "ada"
 upstream = "http://127.0.0.1:{upstream}"
 """
 
-running = []
 begun = time.monotonic()
 
 
 def say(text):
     print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
-
-def start(command, scratch, name, port):
-    log = (scratch / f"{name}.log").open("a")
-    child = subprocess.Popen(command, cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    running.append(child)
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return child
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"{name} did not start; its log:\n{(scratch / f'{name}.log').read_text()[-3000:]}")
-
-
-def stop(child):
-    child.send_signal(signal.SIGTERM)
-    child.wait(30)
-    running.remove(child)
 
 
 def tools():
@@ -82,18 +57,12 @@ def tools():
     folder.mkdir(parents=True, exist_ok=True)
     for name in ["package.json", "package-lock.json", "provider.mjs", "sign-in.mjs"]:
         shutil.copy(HERE / name, folder / name)
-    done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"npm ci failed:\n{done.stdout}{done.stderr}")
+    run("npm", "ci", "--no-audit", "--no-fund", "--silent", cwd=folder)
     return folder
 
 
 def sign_in(folder, ports):
-    done = subprocess.run(["node", folder / "sign-in.mjs", f"http://127.0.0.1:{ports['provider']}", "ada"],
-                          capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode != 0:
-        sys.exit(f"the sign-in failed:\n{done.stderr}")
-    return done.stdout.strip()
+    return run("node", folder / "sign-in.mjs", f"http://127.0.0.1:{ports['provider']}", "ada", timeout=60)
 
 
 def status(ports, token):
@@ -123,19 +92,23 @@ def becomes(what, ports, token, wanted):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gateway", default=str(TARGET / "debug" / "cde-gateway"))
+    parser.add_argument("--gateway", type=resolved, default=TARGET / "debug" / "cde-gateway")
     parser.add_argument("--down", type=int, default=10, help="for how many seconds the provider is down")
     arguments = parser.parse_args()
     folder = tools()
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="cde-gateway-openid-"))
     ports = free_ports(["provider", "gateway", "admin", "upstream"])
     (scratch / "gateway.toml").write_text(CONFIGURATION.format(scratch=scratch, **ports))
-    provider_command = ["node", folder / "provider.mjs", str(ports["provider"]), scratch / "provider.json"]
-    gateway_command = [pathlib.Path(arguments.gateway).resolve(), "run", "--config", scratch / "gateway.toml"]
-    try:
-        start([sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(ports["upstream"])], scratch, "upstream", ports["upstream"])
-        provider = start(provider_command, scratch, "provider", ports["provider"])
-        gateway = start(gateway_command, scratch, "gateway", ports["gateway"])
+    provider_command = ["node", folder / "provider.mjs", ports["provider"], scratch / "provider.json"]
+    gateway_command = [arguments.gateway, "run", "--config", scratch / "gateway.toml"]
+
+    with Programs(scratch) as programs:
+        def start(name, command):
+            return programs.start(name, command, lambda: listens(ports[name]))
+
+        start("upstream", [sys.executable, "-m", "http.server", "-b", "127.0.0.1", ports["upstream"]])
+        provider = start("provider", provider_command)
+        gateway = start("gateway", gateway_command)
 
         first = sign_in(folder, ports)
         becomes("a token of the provider", ports, first, 200)
@@ -152,7 +125,7 @@ def main():
         becomes("a token of its old key, which no longer is", ports, first, 401)
         expect("a token of its new key", ports, second, 200)
 
-        stop(provider)
+        programs.stop(provider)
         say(f"the provider is down for {arguments.down} s")
         end = time.monotonic() + arguments.down
         half = time.monotonic() + arguments.down / 2
@@ -162,14 +135,14 @@ def main():
                 sys.exit("a token was refused because its issuer is down")
             checks += 1
             if restarts == 0 and time.monotonic() > half:
-                stop(gateway)
-                gateway = start(gateway_command, scratch, "gateway", ports["gateway"])
+                programs.stop(gateway)
+                gateway = start("gateway", gateway_command)
                 restarts = 1
             time.sleep(0.5)
         if restarts != 1:
             sys.exit("the gateway was not started again: --down is too short")
         say(f"its tokens were accepted {checks} times meanwhile, and after a restart of the gateway")
-        start(provider_command, scratch, "provider", ports["provider"])
+        start("provider", provider_command)
         third = sign_in(folder, ports)
         becomes("a token made after it came back", ports, third, 200)
 
@@ -178,10 +151,6 @@ def main():
             if token in written or token.rsplit(".", 1)[1] in written:
                 sys.exit("a token stands in a log")
         say("no token stands in a log")
-    finally:
-        for child in reversed(running):
-            child.send_signal(signal.SIGTERM)
-            child.wait(30)
     shutil.rmtree(scratch)
     print("everything passed")
 

@@ -19,9 +19,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-ROOT = HERE.parent.parent
 
 from cases import everything  # noqa: E402
+from harness.places import ROOT, TARGET, resolved  # noqa: E402
 from wire import client, products, report  # noqa: E402
 from wire.judge import Seen  # noqa: E402
 
@@ -104,8 +104,7 @@ def main():
             print(f"{case.number} {case.group}: {case.name} [{case.reference}]")
         return 0
 
-    products.Gateway.program = os.environ.get("CDE_GATEWAY") or str(
-        pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "debug" / "cde-gateway")
+    products.Gateway.program = resolved(os.environ.get("CDE_GATEWAY") or TARGET / "debug" / "cde-gateway")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="wire-"))
     folder.chmod(0o755)
     chosen = [made for made in products.ALL if made.key in options.products.split(",")]

@@ -4,16 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
-import os
-import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
 
 from harness.ports import free_port
+from harness.programs import Programs, listens, run
 
 from . import scripts
 from .upstream import Upstream
@@ -64,9 +62,8 @@ def token(**claims):
 def certificates(folder):
     """Two certificates: *.wire.test, and other.test for the client that asks for that."""
     for name, names in (("wire", "DNS:*.wire.test,DNS:wire.test"), ("other", "DNS:other.test")):
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                        "-subj", f"/CN={name}.test", "-addext", f"subjectAltName={names}",
-                        "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True)
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", f"/CN={name}.test", "-addext", f"subjectAltName={names}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
         (folder / f"{name}.both").write_text((folder / f"{name}.pem").read_text() + (folder / f"{name}.key").read_text())
 
 
@@ -76,7 +73,7 @@ class Product:
     key = title = ""
 
     def __init__(self, folder, lanes):
-        self.folder = folder
+        self.folder, self.programs = folder, Programs(folder)
         folder.mkdir(parents=True)
         self.dead, self._bound = refusing()
         self.hang, self._held = hanging()
@@ -86,30 +83,14 @@ class Product:
     def start(self):
         certificates(self.folder)
         command = self.configure()
-        self.log = (self.folder / "log").open("wb")
-        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=self.folder)
-        deadline = time.monotonic() + 30
-        ports = {lane.plain for lane in self.lanes} | {lane.tls for lane in self.lanes}
-        while ports:
-            try:
-                socket.create_connection(("127.0.0.1", next(iter(ports))), timeout=1).close()
-                ports.pop()
-            except OSError:
-                if time.monotonic() > deadline or self.child.poll() is not None:
-                    raise SystemExit(f"{self.key} did not start:\n{(self.folder / 'log').read_text(errors='replace')[-2000:]}")
-                time.sleep(0.05)
+        ports = {port for lane in self.lanes for port in (lane.plain, lane.tls)}
+        self.child = self.programs.start(self.key, command, lambda: all(listens(port) for port in ports))
 
     def alive(self):
         return self.child.poll() is None
 
     def stop(self):
-        if self.child and self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
-            try:
-                self.child.wait(5)
-            except subprocess.TimeoutExpired:
-                self.child.kill()
-                self.child.wait()
+        self.programs.stop_all()
 
 
 class Gateway(Product):
