@@ -12,20 +12,19 @@ import argparse
 import base64
 import hashlib
 import pathlib
-import signal
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+from harness.places import TARGET, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, listens  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOST = "idle-k3x9q2.gitspaces.localhost"
 LARGE = 1024 * 1024
 CONFIG = """
@@ -172,7 +171,7 @@ def resident(pid):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--binary", default=ROOT / "target/release/cde-gateway")
+    arguments.add_argument("--binary", type=resolved, default=TARGET / "release" / "cde-gateway")
     arguments.add_argument("--kinds", help="comma separated; all if it is not given")
     arguments.add_argument("--connections", type=int, default=1000)
     arguments.add_argument("--zero-windows", type=int, default=20)
@@ -195,20 +194,12 @@ def main():
 def measure(binary, upstream_port, kind, count, opened):
     """One kind, in a process of its own: memory that was freed is used again and would not show."""
     ports = free_ports(["https", "http", "admin"])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Programs(pathlib.Path(folder)) as programs:
         config = pathlib.Path(folder, "config.toml")
         config.write_text(CONFIG.format(dir=folder, upstream=upstream_port, **ports))
-        command = [binary, "run", "--config", config]
-        gateway = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        gateway = programs.start("gateway", [binary, "run", "--config", config], lambda: listens(ports["http"]))
         kept = []
         try:
-            for _ in range(200):
-                time.sleep(0.05)
-                try:
-                    h1(connect(ports["http"])).close()
-                    break
-                except OSError:
-                    pass
             kept += [opened(ports) for _ in range(min(100, count))]  # what is allocated once
             time.sleep(2)
             before = resident(gateway.pid)
@@ -219,8 +210,6 @@ def measure(binary, upstream_port, kind, count, opened):
         finally:
             for stream in kept:
                 stream.close()
-            gateway.send_signal(signal.SIGTERM)
-            gateway.wait(60)
 
 
 if __name__ == "__main__":

@@ -12,22 +12,18 @@ if anything is otherwise, or later than two seconds.
 import argparse
 import asyncio
 import json
-import os
 import pathlib
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "ending"
 HOST = "load-k3x9q2.gitspaces.localhost"
 WITHIN = 2.0
@@ -148,21 +144,6 @@ class Stream:
         return not self.reader.at_eof()
 
 
-def start(program):
-    log = (SCRATCH / "log").open("a")
-    return subprocess.Popen([program, "run", "--config", SCRATCH / "gateway.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def wait_open(port, child):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"the gateway does not start; see {SCRATCH / 'log'}")
-
-
 def admin(port, path, body=None):
     token = (SCRATCH / "state/admin.token").read_text().strip()
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
@@ -177,7 +158,7 @@ async def status(port, token):
     return int((await stream.reader.readuntil(b"\r\n")).split()[1])
 
 
-async def measure(arguments, ports, tokens, child):
+async def measure(arguments, ports, tokens, restart):
     port, admin_port, _ = ports
     streams = [Stream("socket", n % 2 == 0) for n in range(arguments.sockets)]
     streams += [Stream(kind, n % 2 == 0) for kind in ("events", "upload") for n in range(arguments.others)]
@@ -206,15 +187,8 @@ async def measure(arguments, ports, tokens, child):
     print(f"acknowledged after {acknowledged * 1000:.0f} ms; of the other {len(lives)}, {lives.count(True)} go on")
     if lives.count(True) < len(lives):
         problems.append("others noticed")
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    again = start(arguments.program)
-    try:
-        wait_open(port, again)
-        after = [await status(port, token) for token in tokens]
-    finally:
-        again.kill()
-        again.wait()
+    restart()
+    after = [await status(port, token) for token in tokens]
     print(f"after a restart: {after[0]} for the revoked user, {after[1]} for the other")
     if after != [401, 200]:
         problems.append("after the restart")
@@ -224,34 +198,33 @@ async def measure(arguments, ports, tokens, child):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=str(TARGET / "release" / "cde-gateway"), help="the gateway, an optimized build")
+    parser.add_argument("--program", type=resolved, default=TARGET / "release" / "cde-gateway", help="the gateway, an optimized build")
     parser.add_argument("--sockets", type=int, default=5000)
     parser.add_argument("--others", type=int, default=100, help="event streams, and so many uploads")
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.upstream:
         return asyncio.run(upstream(arguments.upstream))
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
+    empty(SCRATCH)
     for command in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"], ["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
-        subprocess.run(["openssl", *command], cwd=SCRATCH, check=True, capture_output=True)
+        run("openssl", *command, cwd=SCRATCH)
     ports = [free_port() for _ in range(3)]
     text = CONFIG.replace("@SCRATCH@", str(SCRATCH))
     for name, port in zip(("PORT", "ADMIN", "UPSTREAM"), ports):
         text = text.replace(f"@{name}@", str(port))
     (SCRATCH / "gateway.toml").write_text(text)
     mint = [arguments.program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test", "--subject"]
-    tokens = [subprocess.run([*mint, user], check=True, capture_output=True, text=True).stdout.strip() for user in ("goes", "stays")]
-    behind = subprocess.Popen([sys.executable, __file__, "--upstream", str(ports[2])])
-    child = start(arguments.program)
-    try:
-        wait_open(ports[2], behind)
-        wait_open(ports[0], child)
-        asyncio.run(measure(arguments, ports, tokens, child))
-    finally:
-        for process in (behind, child):
-            process.kill()
-            process.wait()
+    tokens = [run(*mint, user) for user in ("goes", "stays")]
+    with Programs(SCRATCH, signal.SIGKILL) as programs:
+        programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", ports[2]], lambda: listens(ports[2]))
+        start = lambda: programs.start("gateway", [arguments.program, "run", "--config", SCRATCH / "gateway.toml"], lambda: listens(ports[0]))
+        gateway = start()
+
+        def restart():
+            programs.stop(gateway)
+            start()
+
+        asyncio.run(measure(arguments, ports, tokens, restart))
 
 
 if __name__ == "__main__":

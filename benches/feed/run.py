@@ -11,20 +11,16 @@ import argparse
 import contextlib
 import http.client
 import json
-import os
 import pathlib
-import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
+from harness.programs import Programs, serves  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "feed"
 # A gateway is asked so often whether it knows.
 EVERY = 0.004
@@ -140,51 +136,29 @@ def at_rate(control, watched, rate, seconds, before):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("program", nargs="?", default=TARGET / "release" / "cde-gateway")
+    arguments.add_argument("program", nargs="?", type=resolved, default=TARGET / "release" / "cde-gateway")
     arguments.add_argument("--quiet", type=int, default=20)
     arguments.add_argument("--rate", type=int, default=500)
     arguments.add_argument("--seconds", type=int, default=10)
     arguments.add_argument("--gateways", type=int, default=2)
     arguments = arguments.parse_args()
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
+    empty(SCRATCH)
     control, admins = free_port(), [free_port() for _ in range(arguments.gateways)]
-    running = []
+    with Programs(SCRATCH) as programs:
+        def start(name, text, url):
+            config = SCRATCH / f"{name}.toml"
+            config.write_text(text)
+            programs.start(name, [arguments.program, "run", "--config", config], lambda: serves(url))
 
-    def run(name, text):
-        config = SCRATCH / f"{name}.toml"
-        config.write_text(text)
-        log = (SCRATCH / f"{name}.log").open("w")
-        running.append(subprocess.Popen([arguments.program, "run", "--config", config], stdout=log, stderr=log))
-
-    tokens = SCRATCH / "control-plane"
-
-    def connected(port, token_file, path):
-        for _ in range(600):
-            try:
-                api = Api(port, token_file)
-                if api.call("GET", path)[0] == 200:
-                    return api
-            except OSError:
-                pass
-            time.sleep(0.05)
-        sys.exit(f"nothing serves port {port}; see {SCRATCH}")
-
-    try:
-        run("control-plane", CONTROL_PLANE.format(scratch=SCRATCH, control=control))
-        plane = lambda: connected(control, tokens / "user.token", "/v1/gitspaces")
-        first = plane()
+        start("control-plane", CONTROL_PLANE.format(scratch=SCRATCH, control=control), f"http://127.0.0.1:{control}/healthz")
+        plane = lambda: Api(control, SCRATCH / "control-plane" / "user.token")
+        watched = []
         for number, admin in enumerate(admins):
-            run(f"gateway-{number}", GATEWAY.format(scratch=SCRATCH, control=control, admin=admin, n=number))
-        asked = [lambda port=port, number=number: connected(port, SCRATCH / f"gateway-{number}" / "admin.token", "/v1/routes") for number, port in enumerate(admins)]
-        watched = [Watch(ask()) for ask in asked]
-        quiet(first, watched, arguments.quiet)
+            name = f"gateway-{number}"
+            start(name, GATEWAY.format(scratch=SCRATCH, control=control, admin=admin, n=number), f"http://127.0.0.1:{admin}/readyz")
+            watched.append(Watch(Api(admin, SCRATCH / name / "admin.token")))
+        quiet(plane(), watched, arguments.quiet)
         at_rate(plane, watched, arguments.rate, arguments.seconds, arguments.quiet)
-    finally:
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait(30)
 
 
 if __name__ == "__main__":

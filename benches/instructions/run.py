@@ -14,22 +14,19 @@ Fails if a scenario is more than 2 % above its budget. --write takes the figures
 
 import argparse
 import json
-import os
 import pathlib
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "instructions"
 BUDGET = HERE / "budget.json"
 HOST = "load-k3x9q2.gitspaces.localhost"
@@ -42,17 +39,6 @@ SCENARIOS = {
     "h1_tls": ("HTTP/1.1 over TLS", ["--scenario", "h1", "--connections", "4"], True),
     "h2_tls": ("HTTP/2 over TLS, one stream at a time", ["--scenario", "h2", "--connections", "1", "--streams", "1"], True),
 }
-
-
-def wait_open(port, child):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"port {port} does not open; its log:\n{(SCRATCH / 'gateway.log').read_text()[-3000:]}")
 
 
 def configuration(values):
@@ -91,21 +77,14 @@ def drive(tool, scenario, requests, values, pid):
 
 
 def measure(arguments):
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
-    subprocess.run([arguments.tool, "keys", str(SCRATCH), HOST], check=True)
+    empty(SCRATCH)
+    run(arguments.tool, "keys", SCRATCH, HOST)
     values = {"SCRATCH": SCRATCH, "STATE": "state", **free_ports(["UPSTREAM", "GATEWAY_ADMIN", "GATEWAY_TLS", "GATEWAY_PLAIN"])}
-    figures, children = {}, []
-    try:
-        log = (SCRATCH / "gateway.log").open("w")
-        upstream = subprocess.Popen([arguments.tool, "upstream", f"127.0.0.1:{values['UPSTREAM']}"], stdout=log, stderr=log)
-        children.append(upstream)
-        wait_open(values["UPSTREAM"], upstream)
-        gateway = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={SCRATCH}/callgrind", arguments.program, "run",
-             "--config", configuration(values)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        children.append(gateway)
-        wait_open(values["GATEWAY_PLAIN"], gateway)
+    figures = {}
+    with Programs(SCRATCH, signal.SIGKILL) as programs:
+        programs.start("upstream", [arguments.tool, "upstream", f"127.0.0.1:{values['UPSTREAM']}"], lambda: listens(values["UPSTREAM"]))
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={SCRATCH}/callgrind", arguments.program, "run", "--config", configuration(values)]
+        gateway = programs.start("gateway", command, lambda: listens(values["GATEWAY_PLAIN"]))
         for number, scenario in enumerate(SCENARIOS):
             # The token is checked, the pool filled and the code paged in before anything is counted.
             drive(arguments.tool, scenario, 100, values, gateway.pid)
@@ -115,17 +94,13 @@ def measure(arguments):
             twice = drive(arguments.tool, scenario, 2 * arguments.requests, values, gateway.pid)
             second = counted(gateway.pid, 3 * number + 3)
             figures[scenario] = round((second - first) / (twice - once))
-    finally:
-        for child in reversed(children):
-            child.send_signal(signal.SIGKILL)
-            child.wait()
     return figures
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=str(TARGET / "release" / "cde-gateway"), help="the gateway, a release build")
-    parser.add_argument("--tool", default=str(TARGET / "debug" / "examples" / "load"), help="the driver of benches/load, any build")
+    parser.add_argument("--program", type=resolved, default=TARGET / "release" / "cde-gateway", help="the gateway, a release build")
+    parser.add_argument("--tool", type=resolved, default=TARGET / "debug" / "examples" / "load", help="the driver of benches/load, any build")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--write", action="store_true", help="take the figures over as the budget")
     arguments = parser.parse_args()

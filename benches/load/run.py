@@ -18,19 +18,15 @@ import pathlib
 import platform
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import CACHE, ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
-CACHE = pathlib.Path(os.environ.get("CDE_CI_CACHE") or TARGET)
 SCRATCH = TARGET / "load"
 PAGE = ROOT / "docs" / "performance.md"
 HOST = "load-k3x9q2.gitspaces.localhost"
@@ -49,7 +45,6 @@ PEERS = ["gateway", "envoy", "haproxy", "haproxy_jwt", "nginx"]
 TITLES = {"gateway": "cde-gateway", "before": "cde-gateway before", "envoy": "Envoy, JWT cache on", "haproxy": "HAProxy, no token check",
           "haproxy_jwt": "HAProxy, token check (no cache)", "nginx": "nginx, no token check"}
 CHECKING = {"gateway", "before", "envoy", "haproxy_jwt"}
-running = []
 
 
 def say(text):
@@ -62,38 +57,6 @@ def fill(source, values, name=None):
     target = SCRATCH / (name or source.name)
     target.write_text(text)
     return str(target)
-
-
-def start(name, core, command):
-    log = (SCRATCH / f"{name}.log").open("w")
-    child = subprocess.Popen(["taskset", "-c", core, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=SCRATCH)
-    running.append((name, child))
-    return child.pid
-
-
-def wait_open(name, port, pid):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if any(child.pid == pid and child.poll() is not None for _, child in running):
-                break
-            time.sleep(0.05)
-    sys.exit(f"{name} did not start; its log:\n{(SCRATCH / f'{name}.log').read_text()[-3000:]}")
-
-
-def stop_all():
-    for name, child in reversed(running):
-        child.send_signal(signal.SIGTERM if name != "nginx" else signal.SIGQUIT)
-    for name, child in running:
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            say(f"{name} did not stop within 10 s and was killed")
-            child.kill()
-            child.wait()
 
 
 def family(pid):
@@ -243,12 +206,12 @@ def write(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", default=",".join(PEERS), help="comma separated, of: " + " ".join(PEERS))
-    parser.add_argument("--before", help="another build of cde-gateway, to be compared with this one")
+    parser.add_argument("--before", type=resolved, help="another build of cde-gateway, to be compared with this one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of requests")
     parser.add_argument("--profile", default="release", help="cargo profile; figures of any other than release mean nothing")
-    parser.add_argument("--gateway", help="this build of cde-gateway; built if it is not given")
-    parser.add_argument("--tool", help="the generator and upstream; built if it is not given")
+    parser.add_argument("--gateway", type=resolved, help="this build of cde-gateway; built if it is not given")
+    parser.add_argument("--tool", type=resolved, help="the generator and upstream; built if it is not given")
     parser.add_argument("--no-write", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     peers = arguments.peers.split(",")
@@ -264,30 +227,27 @@ def main():
     if not arguments.tool:
         subprocess.run(["cargo", "build", "--profile", tool_profile, "--locked", "--example", "load"], cwd=ROOT, check=True)
     folder = TARGET / ("debug" if arguments.profile == "dev" else arguments.profile)
-    tool = arguments.tool or str(folder / "examples" / "load")
-    programs = {"gateway": arguments.gateway or str(folder / "cde-gateway")}
+    tool = arguments.tool or folder / "examples" / "load"
+    programs = {"gateway": arguments.gateway or folder / "cde-gateway"}
     if arguments.before:
         programs["before"] = arguments.before
         peers.insert(1, "before")
 
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
-    subprocess.run([tool, "keys", str(SCRATCH), HOST], check=True)
+    empty(SCRATCH)
+    run(tool, "keys", SCRATCH, HOST)
     names = ["UPSTREAM", "GATEWAY_ADMIN", "BEFORE_ADMIN", *(f"{peer.upper()}_{kind}" for peer in [*PEERS, "before"] for kind in ("TLS", "PLAIN"))]
     values = {"SCRATCH": SCRATCH, "HOST": HOST, **free_ports(names)}
-    try:
-        pid = start("upstream", LOAD_CORE, [tool, "upstream", f"127.0.0.1:{values['UPSTREAM']}"])
-        wait_open("upstream", values["UPSTREAM"], pid)
+    with Programs(SCRATCH) as running:
+        def start(name, core, command, port):
+            return running.start(name, ["taskset", "-c", core, *command], lambda: listens(values[port])).pid
+
+        start("upstream", LOAD_CORE, [tool, "upstream", f"127.0.0.1:{values['UPSTREAM']}"], "UPSTREAM")
         pids = {}
         for name, command in commands(peers, values, programs).items():
-            pid = start(name, PEER_CORE, command)
-            wait_open(name, values[f"{name.upper()}_TLS"], pid)
-            pids[name] = pids[f"{name}_jwt"] = family(pid)
+            pids[name] = pids[f"{name}_jwt"] = family(start(name, PEER_CORE, command, f"{name.upper()}_TLS"))
         for peer in peers:
             check_duties(peer, values)
         cells = measure(tool, peers, values, pids, arguments)
-    finally:
-        stop_all()
     text = table(cells, peers, arguments.rounds)
     print(text)
     if not arguments.no_write and not arguments.before:

@@ -14,10 +14,8 @@ for: how large, the first group tells, which holds a request against itself. Med
 
 import argparse
 import json
-import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -26,11 +24,11 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "refusals"
 ALIKE = 0.01
 DOMAIN = "gitspaces.localhost"
@@ -148,12 +146,10 @@ def same(answer):
 
 
 def setup(program):
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
+    empty(SCRATCH)
     for name in ("key", "other"):
-        subprocess.run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / f"{name}.pem"],
-                       check=True, capture_output=True)
-    subprocess.run(["openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem"], check=True, capture_output=True)
+        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / f"{name}.pem")
+    run("openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem")
     port = free_port()
     origins = ", ".join(f'"https://a{number:03}.test"' for number in range(50))
     visibility = {3000: "private", 5000: "organization"}
@@ -164,22 +160,11 @@ def setup(program):
     (SCRATCH / "gateway.toml").write_text(re.sub(r"@([A-Z]+)@", lambda match: str(values[match[1]]), CONFIG))
 
     def token(key, *more):
-        done = subprocess.run([program, "token", "mint", "--key", SCRATCH / key, "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test",
-                               "--subject", "user-mall", *more], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
+        return run(program, "token", "mint", "--key", SCRATCH / key, "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test",
+                   "--subject", "user-mall", *more)
 
     others = [word for number in range(200) for word in ("--gitspace", f"user-{number:06}")]
     return port, token("key.pem"), token("key.pem", *others), token("other.pem")
-
-
-def wait_open(port, child):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            return Client(port)
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"the gateway does not start; its log:\n{(SCRATCH / 'log').read_text()[-3000:]}")
 
 
 class Instructions:
@@ -228,10 +213,10 @@ def measure(arguments):
     asked = groups(*tokens)
     costs = {group: {kind: [] for kind in kinds} for group, kinds in asked.items()}
     texts = {}
-    log = (SCRATCH / "log").open("w")
-    gateway = subprocess.Popen([*meter.command(), arguments.program, "run", "--config", SCRATCH / "gateway.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        client = wait_open(port, gateway)
+    command = [*meter.command(), arguments.program, "run", "--config", SCRATCH / "gateway.toml"]
+    with Programs(SCRATCH, signal.SIGKILL) as programs:
+        gateway = programs.start("gateway", command, lambda: listens(port))
+        client = Client(port)
         for round_ in range(arguments.rounds + 1):
             for group, kinds in asked.items():
                 order = list(kinds.items())
@@ -244,16 +229,13 @@ def measure(arguments):
                     spent = meter.since(gateway.pid)
                     if round_:
                         costs[group][kind].append(spent / arguments.requests)
-    finally:
-        gateway.send_signal(signal.SIGKILL)
-        gateway.wait()
     differ = [group for group, kinds in asked.items() if len({texts[group, kind] for kind in kinds}) > 1]
     return meter.unit, costs, texts, differ
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=str(TARGET / "release" / "cde-gateway"), help="the gateway, an optimized build")
+    parser.add_argument("--program", type=resolved, default=TARGET / "release" / "cde-gateway", help="the gateway, an optimized build")
     parser.add_argument("--cpu", action="store_true", help="CPU time instead of instructions")
     parser.add_argument("--requests", type=int, default=0, help="per kind and round")
     parser.add_argument("--rounds", type=int, default=0)

@@ -15,21 +15,18 @@ import collections
 import json
 import os
 import pathlib
-import shutil
-import signal
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
+from harness.programs import Programs, run, serves  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "soak"
 HOST, STOPPED = "soak-k3x9q2.gitspaces.localhost", "rest-k3x9q2.gitspaces.localhost"
 SLACK = 0.02
@@ -70,13 +67,6 @@ upstream = "http://127.0.0.1:@UPSTREAM@"
 owner = "alice"
 """
 RESTS = {"gitspace": "rest-k3x9q2", "generation": 1, "state": "stopped", "owner": "alice", "ide": {"port": 80}}
-
-
-def run(*command):
-    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{command[0]} failed: {done.stdout}{done.stderr}")
-    return done.stdout.strip()
 
 
 def cut(writer):
@@ -161,13 +151,11 @@ class Client:
 
 
 class Gateway:
-    def __init__(self, program, ports):
-        self.admin, self.token = ports["ADMIN"], None
-        self.child = subprocess.Popen([program, "run", "--config", SCRATCH / "config.toml"], cwd=SCRATCH, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.DEVNULL, stderr=(SCRATCH / "log").open("w"))
+    def __init__(self, programs, program, admin):
+        self.child = programs.start("gateway", [program, "run", "--config", SCRATCH / "config.toml"], lambda: serves(f"http://127.0.0.1:{admin}/readyz"))
+        self.admin, self.token = admin, (SCRATCH / "state" / "admin.token").read_text().strip()
 
     def ask(self, path, method="GET", body=None):
-        self.token = self.token or (SCRATCH / "state" / "admin.token").read_text().strip()
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         asked = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", method=method, headers=headers, data=body and json.dumps(body).encode())
         return urllib.request.urlopen(asked, timeout=5).read().decode()
@@ -202,14 +190,13 @@ LISTENERS = os.cpu_count() or 1
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--program", default=TARGET / "release" / "cde-gateway")
+    arguments.add_argument("--program", type=resolved, default=TARGET / "release" / "cde-gateway")
     arguments.add_argument("--cycles", type=int, default=10_000)
     arguments.add_argument("--warm", type=int, default=10_000)
     arguments.add_argument("--at-once", type=int, default=40)
     options = arguments.parse_args()
-    program = pathlib.Path(options.program).resolve()
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
+    program = options.program
+    empty(SCRATCH)
     run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / "key.pem")
     run("openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem")
     ports = free_ports(["PORT", "ADMIN"])
@@ -219,14 +206,8 @@ def main():
     for name, port in ports.items():
         text = text.replace(f"@{name}@", str(port))
     (SCRATCH / "config.toml").write_text(text)
-    gateway = Gateway(program, ports)
-    try:
-        for _ in range(200):
-            try:
-                gateway.metrics()
-                break
-            except OSError:
-                time.sleep(0.05)
+    with Programs(SCRATCH) as programs:
+        gateway = Gateway(programs, program, ports["ADMIN"])
         gateway.put("/v1/routes/rest-k3x9q2", RESTS)
         token = run(program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--issuer", "https://issuer.test", "--audience", "cde-gateway",
                     "--subject", "alice", "--gitspace", "soak-k3x9q2", "--gitspace", "rest-k3x9q2", "--ttl", "1h")
@@ -242,9 +223,6 @@ def main():
         seconds = time.monotonic() - start
         loop.run_until_complete(asyncio.sleep(1))
         after = gateway.measured()
-    finally:
-        gateway.child.send_signal(signal.SIGTERM)
-        gateway.child.wait(60)
     good = {"closes", "cuts", "app-closes", "app-cuts", 401, 403, 404, 503}
     wrong = {outcome: count for outcome, count in client.outcomes.items() if outcome not in good and count}
     print(f"{options.cycles} cycles in {seconds:.0f} s: " + ", ".join(f"{outcome} {count}" for outcome, count in sorted(client.outcomes.items(), key=str) if count))

@@ -14,12 +14,12 @@ list what the old ones still serve.
 import argparse
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import ssl
 import subprocess
@@ -27,11 +27,13 @@ import sys
 import time
 import urllib.request
 
-import http2
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+import http2  # noqa: E402
+from harness.places import TARGET, empty, resolved  # noqa: E402
+from harness.ports import free_port  # noqa: E402
+from harness.programs import Programs, listens, run  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 SCRATCH = TARGET / "upgrade"
 HOST = "load-k3x9q2.gitspaces.localhost"
 KEPT_RATE, KEPT_CONNECTIONS, NEW_RATE = 500, 50, 100
@@ -78,7 +80,7 @@ owner = "alice"
 """
 
 
-async def upstream():
+async def upstream(port):
     """Echoes unmasked what came masked on WebSockets, says something every second on an event stream, counts uploads, answers the rest."""
     async def serve(reader, writer):
         try:
@@ -113,8 +115,7 @@ async def upstream():
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
@@ -307,19 +308,13 @@ class Load:
         await asyncio.gather(*(self.guarded(kind, one) for kind, one in work))
 
 
-def start(program):
-    log = (SCRATCH / "log").open("a")
-    child = subprocess.Popen([program, "--log-format", "json", "run", "--config", SCRATCH / "gateway.toml"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and child.poll() is None:
-        for line in (SCRATCH / "log").read_text().splitlines():
-            if '"gateway listens"' in line:
-                line = json.loads(line)
-                ports = [int(line[name].rstrip("])").rpartition(":")[2]) for name in ("addresses", "admin")]
-                if list((SCRATCH / "state").glob("process-*.sock")):
-                    return child, *ports
-        time.sleep(0.05)
-    sys.exit(f"the gateway does not start; see {SCRATCH / 'log'}")
+def ports():
+    """Of the gateway and its admin API, as soon as it tells them and can be upgraded."""
+    for line in (SCRATCH / "gateway.log").read_text().splitlines():
+        if '"gateway listens"' in line and list((SCRATCH / "state").glob("process-*.sock")):
+            line = json.loads(line)
+            return [int(line[name].rstrip("])").rpartition(":")[2]) for name in ("addresses", "admin")]
+    return None
 
 
 def streams(admin_port):
@@ -384,38 +379,32 @@ async def measure(arguments, port, admin_port, token, pids):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=str(TARGET / "release" / "cde-gateway"), help="the gateway, an optimized build")
+    parser.add_argument("--program", type=resolved, default=TARGET / "release" / "cde-gateway", help="the gateway, an optimized build")
     parser.add_argument("--upgrades", type=int, default=10)
     parser.add_argument("--every", type=float, default=5, help="seconds between two")
     parser.add_argument("--sockets", type=int, default=200)
-    parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.upstream:
-        return asyncio.run(upstream())
-    shutil.rmtree(SCRATCH, ignore_errors=True)
-    SCRATCH.mkdir(parents=True)
+        return asyncio.run(upstream(arguments.upstream))
+    empty(SCRATCH)
     for command in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"], ["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
-        subprocess.run(["openssl", *command], cwd=SCRATCH, check=True, capture_output=True)
-    behind = subprocess.Popen([sys.executable, __file__, "--upstream"], stdout=subprocess.PIPE, text=True)
-    port_behind = behind.stdout.readline().strip()
-    text = CONFIG.replace("@SCRATCH@", str(SCRATCH)).replace("@UPSTREAM@", port_behind)
+        run("openssl", *command, cwd=SCRATCH)
+    port = free_port()
+    text = CONFIG.replace("@SCRATCH@", str(SCRATCH)).replace("@UPSTREAM@", str(port))
     (SCRATCH / "gateway.toml").write_text(text)
-    mint = [arguments.program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test", "--subject", "alice"]
-    token = subprocess.run(mint, check=True, capture_output=True, text=True).stdout.strip()
-    pids, child = [], None
-    try:
-        child, port, admin_port = start(arguments.program)
-        pids.append(child.pid)
-        asyncio.run(measure(arguments, port, admin_port, token, pids))
-    finally:
-        behind.kill()
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
-        if child:
-            child.wait()
+    token = run(arguments.program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test", "--subject", "alice")
+    command = [arguments.program, "--log-format", "json", "run", "--config", SCRATCH / "gateway.toml"]
+    with Programs(SCRATCH) as programs:
+        programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", port], lambda: listens(port))
+        pids = [programs.start("gateway", command, ports).pid]
+        try:
+            asyncio.run(measure(arguments, *ports(), token, pids))
+        finally:
+            # Those of the upgrades are nobody's children.
+            for pid in pids[1:]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
 
 
 if __name__ == "__main__":
