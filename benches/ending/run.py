@@ -19,9 +19,10 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness import tokens  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
-from harness.programs import Programs, listens, run  # noqa: E402
+from harness.programs import Programs, listens  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCRATCH = TARGET / "ending"
@@ -66,7 +67,7 @@ audience = "cde-gateway"
 [[gateway.issuer.key]]
 id = "load"
 algorithm = "ES256"
-public_key_file = "@SCRATCH@/public.pem"
+public_key_file = "@SCRATCH@/issuer.pub"
 
 [[route]]
 gitspace = "load-k3x9q2"
@@ -158,12 +159,12 @@ async def status(port, token):
     return int((await stream.reader.readuntil(b"\r\n")).split()[1])
 
 
-async def measure(arguments, ports, tokens, restart):
+async def measure(arguments, ports, issued, restart):
     port, admin_port, _ = ports
     streams = [Stream("socket", n % 2 == 0) for n in range(arguments.sockets)]
     streams += [Stream(kind, n % 2 == 0) for kind in ("events", "upload") for n in range(arguments.others)]
     for batch in range(0, len(streams), 100):
-        await asyncio.gather(*(one.open(port, tokens[0 if one.goes else 1]) for one in streams[batch:batch + 100]))
+        await asyncio.gather(*(one.open(port, issued[0 if one.goes else 1]) for one in streams[batch:batch + 100]))
     deadline = time.monotonic() + 30
     while len(await asyncio.to_thread(admin, admin_port, "/v1/streams")) < len(streams):
         if time.monotonic() > deadline:
@@ -188,7 +189,7 @@ async def measure(arguments, ports, tokens, restart):
     if lives.count(True) < len(lives):
         problems.append("others noticed")
     restart()
-    after = [await status(port, token) for token in tokens]
+    after = [await status(port, token) for token in issued]
     print(f"after a restart: {after[0]} for the revoked user, {after[1]} for the other")
     if after != [401, 200]:
         problems.append("after the restart")
@@ -206,15 +207,13 @@ def main():
     if arguments.upstream:
         return asyncio.run(upstream(arguments.upstream))
     empty(SCRATCH)
-    for command in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"], ["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
-        run("openssl", *command, cwd=SCRATCH)
+    tokens.keys(SCRATCH)
     ports = [free_port() for _ in range(3)]
     text = CONFIG.replace("@SCRATCH@", str(SCRATCH))
     for name, port in zip(("PORT", "ADMIN", "UPSTREAM"), ports):
         text = text.replace(f"@{name}@", str(port))
     (SCRATCH / "gateway.toml").write_text(text)
-    mint = [arguments.program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test", "--subject"]
-    tokens = [run(*mint, user) for user in ("goes", "stays")]
+    issued = [tokens.mint(arguments.program, SCRATCH / "issuer.pem", user, "--kid", "load") for user in ("goes", "stays")]
     with Programs(SCRATCH, signal.SIGKILL) as programs:
         programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", ports[2]], lambda: listens(ports[2]))
         start = lambda: programs.start("gateway", [arguments.program, "run", "--config", SCRATCH / "gateway.toml"], lambda: listens(ports[0]))
@@ -224,7 +223,7 @@ def main():
             programs.stop(gateway)
             start()
 
-        asyncio.run(measure(arguments, ports, tokens, restart))
+        asyncio.run(measure(arguments, ports, issued, restart))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness import tokens  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
-from harness.programs import Programs, listens, run  # noqa: E402
+from harness.programs import Programs, listens  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCRATCH = TARGET / "refusals"
@@ -42,7 +43,7 @@ audience = "cde-gateway"
 [[gateway.issuer.key]]
 id = "load"
 algorithm = "ES256"
-public_key_file = "@SCRATCH@/public.pem"
+public_key_file = "@SCRATCH@/issuer.pub"
 """
 
 CONFIG = """
@@ -147,9 +148,8 @@ def same(answer):
 
 def setup(program):
     empty(SCRATCH)
-    for name in ("key", "other"):
-        run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / f"{name}.pem")
-    run("openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem")
+    for name in ("issuer", "other"):
+        tokens.keys(SCRATCH, name)
     port = free_port()
     origins = ", ".join(f'"https://a{number:03}.test"' for number in range(50))
     visibility = {3000: "private", 5000: "organization"}
@@ -160,11 +160,10 @@ def setup(program):
     (SCRATCH / "gateway.toml").write_text(re.sub(r"@([A-Z]+)@", lambda match: str(values[match[1]]), CONFIG))
 
     def token(key, *more):
-        return run(program, "token", "mint", "--key", SCRATCH / key, "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test",
-                   "--subject", "user-mall", *more)
+        return tokens.mint(program, SCRATCH / f"{key}.pem", "user-mall", "--kid", "load", *more)
 
     others = [word for number in range(200) for word in ("--gitspace", f"user-{number:06}")]
-    return port, token("key.pem"), token("key.pem", *others), token("other.pem")
+    return port, token("issuer"), token("issuer", *others), token("other")
 
 
 class Instructions:
@@ -208,9 +207,9 @@ class Time:
 
 def measure(arguments):
     """Group → kind → cost of a request in each round; and the groups whose answers differ."""
-    port, *tokens = setup(arguments.program)
+    port, *issued = setup(arguments.program)
     meter = Time() if arguments.cpu else Instructions()
-    asked = groups(*tokens)
+    asked = groups(*issued)
     costs = {group: {kind: [] for kind in kinds} for group, kinds in asked.items()}
     texts = {}
     command = [*meter.command(), arguments.program, "run", "--config", SCRATCH / "gateway.toml"]

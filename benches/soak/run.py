@@ -23,9 +23,10 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness import tokens  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
-from harness.programs import Programs, run, serves  # noqa: E402
+from harness.programs import Programs, serves  # noqa: E402
 
 SCRATCH = TARGET / "soak"
 HOST, STOPPED = "soak-k3x9q2.gitspaces.localhost", "rest-k3x9q2.gitspaces.localhost"
@@ -60,7 +61,7 @@ audience = "cde-gateway"
 [[gateway.issuer.key]]
 id = "soak"
 algorithm = "ES256"
-public_key_file = "@SCRATCH@/public.pem"
+public_key_file = "@SCRATCH@/issuer.pub"
 [[route]]
 gitspace = "soak-k3x9q2"
 upstream = "http://127.0.0.1:@UPSTREAM@"
@@ -197,8 +198,7 @@ def main():
     options = arguments.parse_args()
     program = options.program
     empty(SCRATCH)
-    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", SCRATCH / "key.pem")
-    run("openssl", "pkey", "-in", SCRATCH / "key.pem", "-pubout", "-out", SCRATCH / "public.pem")
+    tokens.keys(SCRATCH)
     ports = free_ports(["PORT", "ADMIN"])
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(upstream, "127.0.0.1", 0, backlog=1024))
@@ -209,8 +209,8 @@ def main():
     with Programs(SCRATCH) as programs:
         gateway = Gateway(programs, program, ports["ADMIN"])
         gateway.put("/v1/routes/rest-k3x9q2", RESTS)
-        token = run(program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--issuer", "https://issuer.test", "--audience", "cde-gateway",
-                    "--subject", "alice", "--gitspace", "soak-k3x9q2", "--gitspace", "rest-k3x9q2", "--ttl", "1h")
+        gitspaces = ["--gitspace", "soak-k3x9q2", "--gitspace", "rest-k3x9q2"]
+        token = tokens.mint(program, SCRATCH / "issuer.pem", "alice", "--audience", "cde-gateway", *gitspaces, "--ttl", "1h")
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         client = Client(ports["PORT"], token, tls)

@@ -29,9 +29,10 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
 import http2  # noqa: E402
+from harness import tokens  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
-from harness.programs import Programs, listens, run  # noqa: E402
+from harness.programs import Programs, listens  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCRATCH = TARGET / "upgrade"
@@ -71,7 +72,7 @@ audience = "cde-gateway"
 [[gateway.issuer.key]]
 id = "load"
 algorithm = "ES256"
-public_key_file = "@SCRATCH@/public.pem"
+public_key_file = "@SCRATCH@/issuer.pub"
 
 [[route]]
 gitspace = "load-k3x9q2"
@@ -388,12 +389,11 @@ def main():
     if arguments.upstream:
         return asyncio.run(upstream(arguments.upstream))
     empty(SCRATCH)
-    for command in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"], ["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]):
-        run("openssl", *command, cwd=SCRATCH)
+    tokens.keys(SCRATCH)
     port = free_port()
     text = CONFIG.replace("@SCRATCH@", str(SCRATCH)).replace("@UPSTREAM@", str(port))
     (SCRATCH / "gateway.toml").write_text(text)
-    token = run(arguments.program, "token", "mint", "--key", SCRATCH / "key.pem", "--algorithm", "ES256", "--kid", "load", "--issuer", "https://issuer.test", "--subject", "alice")
+    token = tokens.mint(arguments.program, SCRATCH / "issuer.pem", "alice", "--kid", "load")
     command = [arguments.program, "--log-format", "json", "run", "--config", SCRATCH / "gateway.toml"]
     with Programs(SCRATCH) as programs:
         programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", port], lambda: listens(port))

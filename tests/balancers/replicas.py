@@ -23,9 +23,10 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.certificates import self_signed  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
-from harness.programs import Programs, listens, run, serves  # noqa: E402
+from harness.programs import Programs, listens, serves  # noqa: E402
 
 SCRATCH = TARGET / "replicas"
 GATEWAYS = 3
@@ -154,10 +155,7 @@ class Site:
         self.ports, self.admins = [free_port() for _ in range(GATEWAYS)], [free_port() for _ in range(GATEWAYS)]
         self.killed = collections.defaultdict(list)
         empty(SCRATCH)
-        subject = ["-subj", "/CN=replicas", "-addext", "subjectAltName=DNS:*.gitspaces.localhost,DNS:gitspaces.localhost"]
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-keyout", "cert.key", "-out", "cert.pem", *subject, cwd=SCRATCH)
-        (SCRATCH / "cert.key").chmod(0o600)
+        self_signed(SCRATCH, "cert", "*.gitspaces.localhost", "gitspaces.localhost")
 
     def write(self, name, text, **more):
         values = {"SCRATCH": SCRATCH, "FRONT": self.front, "CONTROL": self.control, **more}

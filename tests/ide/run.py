@@ -23,6 +23,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import programs  # noqa: E402
+from harness import tokens  # noqa: E402
+from harness.certificates import of_an_authority  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
 from harness.programs import listens, run  # noqa: E402
@@ -96,18 +98,6 @@ upstream = "http://127.0.0.1:{path_lab}"
 """
 
 
-def certificates():
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("openssl", "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA",
-        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign", cwd=OUT)
-    run("openssl", "req", *key, "-keyout", "key.pem", "-out", "req.pem", "-subj", "/CN=gitspaces.test", cwd=OUT)
-    (OUT / "names").write_text("subjectAltName=DNS:*.gitspaces.test,DNS:dev.test,DNS:rest.test,DNS:away.test\nextendedKeyUsage=serverAuth\n")
-    run("openssl", "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "cert.pem",
-        "-extfile", "names", cwd=OUT)
-    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "issuer.pem", cwd=OUT)
-    run("openssl", "pkey", "-in", "issuer.pem", "-pubout", "-out", "issuer.pub", cwd=OUT)
-
-
 class Browser:
     """Runs scripts in Chromium, and keeps what failed."""
 
@@ -121,8 +111,7 @@ class Browser:
     def begin(self, name, script, url, place, *more):
         """`place`: a gitspace and its port, for which there is a ticket in the URL."""
         gitspace, port = place if isinstance(place, tuple) else (place, "ide")
-        ticket = run(self.gateway, "token", "mint", "--key", OUT / "issuer.pem", "--algorithm", "ES256", "--issuer", "https://issuer.test", "--subject", "ada",
-                     "--gitspace", gitspace, "--port", port, "--ticket")
+        ticket = tokens.mint(self.gateway, OUT / "issuer.pem", "ada", "--gitspace", gitspace, "--port", port, "--ticket")
         command = ["node", HERE / script, f"{url}gitspace_token={ticket}", *more, "--shots", OUT / "shots" / name]
         with (OUT / f"{name}.out").open("w") as out:
             return subprocess.Popen([str(word) for word in command], env={**os.environ, "HOME": str(self.home)}, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -277,7 +266,8 @@ def main():
     arguments = parser.parse_args()
     empty(OUT)
     run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=BROWSER)
-    certificates()
+    of_an_authority(OUT, "*.gitspaces.test", "dev.test", "rest.test", "away.test")
+    tokens.keys(OUT)
     browser, setup = Browser(arguments.gateway), Setup(arguments)
     with programs.running:
         tests(setup, browser)

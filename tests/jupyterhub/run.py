@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.certificates import of_an_authority  # noqa: E402
 from harness.places import CACHE, ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port, free_ports  # noqa: E402
 from harness.programs import Programs, run, serves  # noqa: E402
@@ -70,16 +71,6 @@ def jupyterhub():
     return folder / "bin"
 
 
-def certificates():
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("openssl", "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA",
-        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign", cwd=OUT)
-    run("openssl", "req", *key, "-keyout", "key.pem", "-out", "req.pem", "-subj", f"/CN={HOST}", cwd=OUT)
-    (OUT / "names").write_text(f"subjectAltName=DNS:{HOST}\nextendedKeyUsage=serverAuth\n")
-    run("openssl", "x509", "-req", "-in", "req.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "cert.pem",
-        "-extfile", "names", cwd=OUT)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gateway", type=resolved, default=TARGET / "debug" / "cde-gateway")
@@ -87,7 +78,7 @@ def main():
     empty(OUT)
     run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=BROWSER)
     bin = jupyterhub()
-    certificates()
+    of_an_authority(OUT, HOST)
     home = OUT / "home"
     home.mkdir()
     run(BROWSER / "trust-ca.sh", home, OUT / "ca.pem")

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import time
 
+from harness.certificates import self_signed
 from harness.ports import free_port
-from harness.programs import Programs, listens, run
+from harness.programs import Programs, listens
 
 from . import scripts
 from .upstream import Upstream
@@ -61,9 +62,8 @@ def token(**claims):
 
 def certificates(folder):
     """Two certificates: *.wire.test, and other.test for the client that asks for that."""
-    for name, names in (("wire", "DNS:*.wire.test,DNS:wire.test"), ("other", "DNS:other.test")):
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", f"/CN={name}.test", "-addext", f"subjectAltName={names}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
+    for name, names in (("wire", ["*.wire.test", "wire.test"]), ("other", ["other.test"])):
+        self_signed(folder, name, *names)
         (folder / f"{name}.both").write_text((folder / f"{name}.pem").read_text() + (folder / f"{name}.key").read_text())
 
 
