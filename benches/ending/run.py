@@ -20,6 +20,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
 from harness import tokens  # noqa: E402
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 from harness.programs import Programs, listens  # noqa: E402
@@ -159,8 +160,7 @@ async def status(port, token):
     return int((await stream.reader.readuntil(b"\r\n")).split()[1])
 
 
-async def measure(arguments, ports, issued, restart):
-    port, admin_port, _ = ports
+async def measure(arguments, port, admin_port, issued, restart):
     streams = [Stream("socket", n % 2 == 0) for n in range(arguments.sockets)]
     streams += [Stream(kind, n % 2 == 0) for kind in ("events", "upload") for n in range(arguments.others)]
     for batch in range(0, len(streams), 100):
@@ -208,22 +208,19 @@ def main():
         return asyncio.run(upstream(arguments.upstream))
     empty(SCRATCH)
     tokens.keys(SCRATCH)
-    ports = [free_port() for _ in range(3)]
-    text = CONFIG.replace("@SCRATCH@", str(SCRATCH))
-    for name, port in zip(("PORT", "ADMIN", "UPSTREAM"), ports):
-        text = text.replace(f"@{name}@", str(port))
-    (SCRATCH / "gateway.toml").write_text(text)
+    port, admin_port, behind = (free_port() for _ in range(3))
+    (SCRATCH / "gateway.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, PORT=port, ADMIN=admin_port, UPSTREAM=behind))
     issued = [tokens.mint(arguments.program, SCRATCH / "issuer.pem", user, "--kid", "load") for user in ("goes", "stays")]
     with Programs(SCRATCH, signal.SIGKILL) as programs:
-        programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", ports[2]], lambda: listens(ports[2]))
-        start = lambda: programs.start("gateway", [arguments.program, "run", "--config", SCRATCH / "gateway.toml"], lambda: listens(ports[0]))
+        programs.start("upstream", [sys.executable, HERE / "run.py", "--upstream", behind], lambda: listens(behind))
+        start = lambda: programs.start("gateway", [arguments.program, "run", "--config", SCRATCH / "gateway.toml"], lambda: listens(port))
         gateway = start()
 
         def restart():
             programs.stop(gateway)
             start()
 
-        asyncio.run(measure(arguments, ports, issued, restart))
+        asyncio.run(measure(arguments, port, admin_port, issued, restart))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.configuration import filled  # noqa: E402
 from harness.places import ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
 from harness.programs import Programs, listens, run  # noqa: E402
@@ -42,10 +43,9 @@ SCENARIOS = {
 
 
 def configuration(values):
-    text = (ROOT / "benches" / "load" / "gateway.toml").read_text()
     target = SCRATCH / "gateway.toml"
-    target.write_text(re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), text))
-    return str(target)
+    target.write_text(filled((ROOT / "benches" / "load" / "gateway.toml").read_text(), **values))
+    return target
 
 
 def counted(pid, number):

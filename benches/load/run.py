@@ -16,12 +16,12 @@ import json
 import os
 import pathlib
 import platform
-import re
 import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
+from harness.configuration import filled  # noqa: E402
 from harness.places import CACHE, ROOT, TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
 from harness.programs import Programs, listens, run  # noqa: E402
@@ -53,9 +53,8 @@ def say(text):
 
 def fill(source, values, name=None):
     """Writes a configuration of the repository, under this name, with its @NAMES@ filled in."""
-    text = re.sub(r"@([A-Z_]+)@", lambda match: str(values[match[1]]), source.read_text())
     target = SCRATCH / (name or source.name)
-    target.write_text(text)
+    target.write_text(filled(source.read_text(), **values))
     return str(target)
 
 

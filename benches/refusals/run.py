@@ -25,6 +25,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
 from harness import tokens  # noqa: E402
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 from harness.programs import Programs, listens  # noqa: E402
@@ -156,8 +157,7 @@ def setup(program):
     ports = "".join(f'[route.ports.{number}]\nupstream = "http://127.0.0.1:9"\nvisibility = "{visibility.get(number, "private")}"\ncors = [{origins}]\n'
                     for number in [3000, 5000, *range(8001, 8021)])
     allowed = ", ".join(f'"user-{number:04}"' for number in range(200))
-    values = {"SCRATCH": SCRATCH, "PORT": port, "PORTS": ports, "ALLOWED": allowed}
-    (SCRATCH / "gateway.toml").write_text(re.sub(r"@([A-Z]+)@", lambda match: str(values[match[1]]), CONFIG))
+    (SCRATCH / "gateway.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, PORT=port, PORTS=ports, ALLOWED=allowed))
 
     def token(key, *more):
         return tokens.mint(program, SCRATCH / f"{key}.pem", "user-mall", "--kid", "load", *more)

@@ -24,6 +24,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
 from harness import tokens  # noqa: E402
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_ports  # noqa: E402
 from harness.programs import Programs, serves  # noqa: E402
@@ -202,10 +203,7 @@ def main():
     ports = free_ports(["PORT", "ADMIN"])
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(upstream, "127.0.0.1", 0, backlog=1024))
-    text = CONFIG.replace("@UPSTREAM@", str(server.sockets[0].getsockname()[1])).replace("@SCRATCH@", str(SCRATCH))
-    for name, port in ports.items():
-        text = text.replace(f"@{name}@", str(port))
-    (SCRATCH / "config.toml").write_text(text)
+    (SCRATCH / "config.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, UPSTREAM=server.sockets[0].getsockname()[1], **ports))
     with Programs(SCRATCH) as programs:
         gateway = Gateway(programs, program, ports["ADMIN"])
         gateway.put("/v1/routes/rest-k3x9q2", RESTS)

@@ -30,6 +30,7 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests"))
 import http2  # noqa: E402
 from harness import tokens  # noqa: E402
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 from harness.programs import Programs, listens  # noqa: E402
@@ -391,8 +392,7 @@ def main():
     empty(SCRATCH)
     tokens.keys(SCRATCH)
     port = free_port()
-    text = CONFIG.replace("@SCRATCH@", str(SCRATCH)).replace("@UPSTREAM@", str(port))
-    (SCRATCH / "gateway.toml").write_text(text)
+    (SCRATCH / "gateway.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, UPSTREAM=port))
     token = tokens.mint(arguments.program, SCRATCH / "issuer.pem", "alice", "--kid", "load")
     command = [arguments.program, "--log-format", "json", "run", "--config", SCRATCH / "gateway.toml"]
     with Programs(SCRATCH) as programs:

@@ -24,6 +24,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness.certificates import self_signed  # noqa: E402
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 from harness.programs import Programs, listens, serves  # noqa: E402
@@ -158,11 +159,8 @@ class Site:
         self_signed(SCRATCH, "cert", "*.gitspaces.localhost", "gitspaces.localhost")
 
     def write(self, name, text, **more):
-        values = {"SCRATCH": SCRATCH, "FRONT": self.front, "CONTROL": self.control, **more}
-        for key, value in values.items():
-            text = text.replace(f"@{key}@", str(value))
         path = SCRATCH / name
-        path.write_text(text)
+        path.write_text(filled(text, SCRATCH=SCRATCH, FRONT=self.front, CONTROL=self.control, **more))
         return path
 
     def start(self, name, config, url):

@@ -23,6 +23,7 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness.configuration import filled  # noqa: E402
 from harness.places import TARGET, empty, resolved  # noqa: E402
 from harness.ports import free_port  # noqa: E402
 
@@ -128,9 +129,7 @@ class Run:
     def begin(self, program):
         self.here = self.start([sys.executable, HERE, "--app", "127.0.0.1", self.app])
         self.start(["ip", "netns", "exec", SPACE, sys.executable, HERE, "--app", FAR, self.app])
-        text = CONFIG
-        for name, value in {"SCRATCH": SCRATCH, "PORT": self.port, "ADMIN": self.admin, "APP": self.app, "NEAR": NEAR, "FAR": FAR}.items():
-            text = text.replace(f"@{name}@", str(value))
+        text = filled(CONFIG, SCRATCH=SCRATCH, PORT=self.port, ADMIN=self.admin, APP=self.app, NEAR=NEAR, FAR=FAR)
         (SCRATCH / "config.toml").write_text(text)
         self.gateway = self.start([program, "run", "--config", SCRATCH / "config.toml"])
         deadline = time.monotonic() + WITHIN
