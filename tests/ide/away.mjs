@@ -7,10 +7,9 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import { assert, test, until } from '../browser/support/browser.mjs'
-import { Terminal } from '../browser/support/code-server.mjs'
+import { Terminal, enter } from '../browser/support/code-server.mjs'
 import { through } from '../browser/support/wire.mjs'
 
-const FIRST_START = 120_000
 // VS Code tries again after 30 s at most.
 const COMES_BACK = 90_000
 
@@ -30,10 +29,7 @@ async function goesAway(cable, { page, url, steps, positionals }) {
   let shell, stamp, known, before
 
   await step('its terminal works', async () => {
-    await page.goto(url.href, { waitUntil: 'domcontentloaded' })
-    await page.locator('input[type=password]').fill(password)
-    await page.locator('input[type=submit]').click()
-    await page.locator('.explorer-folders-view .monaco-list-row', { hasText: 'README.md' }).waitFor({ timeout: FIRST_START })
+    await enter(page, url, password)
     shell = await terminal.open()
     stamp = await page.evaluate(() => (window.stamp = Math.random()))
     // One for the window, one for its extensions, which may come behind the terminal.

@@ -4,7 +4,7 @@
 // opens, on this machine; it holds a README.md. PASSWORD: code-server's own.
 
 import { assert, assertSecure, test } from '../browser/support/browser.mjs'
-import { Terminal } from '../browser/support/code-server.mjs'
+import { Terminal, giveThePassword } from '../browser/support/code-server.mjs'
 import { Received } from './received.mjs'
 
 const FIRST_START = 90_000
@@ -30,8 +30,7 @@ test(['URL', 'RECEIVED', 'FOLDER', 'PASSWORD'], async ({ page, context, url, ste
   }, 'login')
 
   await step('its password opens the workbench', async () => {
-    await page.locator('input[type=password]').fill(positionals[3])
-    await page.locator('input[type=submit]').click()
+    await giveThePassword(page, positionals[3])
     await page.waitForURL((there) => there.pathname === `${prefix}/`)
     await page.waitForSelector('.monaco-workbench', { timeout: FIRST_START })
     await files.filter({ hasText: 'README.md' }).waitFor({ timeout: FIRST_START })

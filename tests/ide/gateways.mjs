@@ -7,9 +7,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { assert, test, until } from '../browser/support/browser.mjs'
-import { Terminal } from '../browser/support/code-server.mjs'
-
-const FIRST_START = 120_000
+import { Terminal, enter } from '../browser/support/code-server.mjs'
 
 test(['URL', 'FOLDER', 'ASKED', 'PASSWORD'], async ({ page, url, steps, positionals }) => {
   const step = steps.step.bind(steps)
@@ -26,10 +24,7 @@ test(['URL', 'FOLDER', 'ASKED', 'PASSWORD'], async ({ page, url, steps, position
   let shell, stamp
 
   await step('its terminal works', async () => {
-    await page.goto(url.href, { waitUntil: 'domcontentloaded' })
-    await page.locator('input[type=password]').fill(password)
-    await page.locator('input[type=submit]').click()
-    await page.locator('.explorer-folders-view .monaco-list-row', { hasText: 'README.md' }).waitFor({ timeout: FIRST_START })
+    await enter(page, url, password)
     shell = await terminal.open()
     return `shell ${shell}`
   })

@@ -8,7 +8,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { assert, test } from '../browser/support/browser.mjs'
-import { Terminal } from '../browser/support/code-server.mjs'
+import { Terminal, enter } from '../browser/support/code-server.mjs'
 
 const FIRST_START = 120_000
 // In the first minute of a WebSocket nothing counts, so nothing could be told wrongly.
@@ -34,12 +34,11 @@ test(['URL', 'KIND', 'GITSPACE', 'ADMIN', 'TOKEN', 'SECONDS', 'PASSWORD', 'FOLDE
   const here = kind === 'code' ? '.editor-instance .view-lines' : '.jp-NotebookPanel .jp-CodeCell .cm-content'
 
   await step('the IDE opens, which counts', async () => {
-    await page.goto(url.href, { waitUntil: 'domcontentloaded' })
     if (kind === 'code') {
-      await page.locator('input[type=password]').fill(password)
-      await page.locator('input[type=submit]').click()
-      const files = page.locator('.explorer-folders-view .monaco-list-row')
-      await files.filter({ hasText: 'README.md' }).click({ timeout: FIRST_START })
+      const entry = await enter(page, url, password)
+      await entry.click()
+    } else {
+      await page.goto(url.href, { waitUntil: 'domcontentloaded' })
     }
     await page.locator(here).first().click({ timeout: FIRST_START })
     const { why, idle_since: at } = await used()

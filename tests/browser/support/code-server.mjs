@@ -1,12 +1,28 @@
-// code-server's terminal. It draws on a canvas, so what a command did is looked up in a file of the folder where its shell is.
+// code-server in its page: how it is entered, and its terminal.
 
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from './browser.mjs'
 
+const FIRST_START = 120_000
 const STARTS = 90_000
 const SCREEN = '.terminal-wrapper .xterm-screen'
 
+// Opens it at a URL with our ticket, gives it its own password, and waits for a README.md in the folder that it shows. Gives its entry there.
+export async function enter(page, url, password) {
+  await page.goto(url.href, { waitUntil: 'domcontentloaded' })
+  await giveThePassword(page, password)
+  const entry = page.locator('.explorer-folders-view .monaco-list-row', { hasText: 'README.md' })
+  await entry.waitFor({ timeout: FIRST_START })
+  return entry
+}
+
+export async function giveThePassword(page, password) {
+  await page.locator('input[type=password]').fill(password)
+  await page.locator('input[type=submit]').click()
+}
+
+// It draws on a canvas, so what a command did is looked up in a file of the folder where its shell is.
 export class Terminal {
   #page
   #folder
