@@ -40,16 +40,19 @@ def serves(url):
 
 
 class Programs:
-    """Those of one script, each with a log of its own in the folder. Those that are left at the end of a `with` are stopped, the last one first."""
+    """Those of one script, each with a log of its own in the folder. Those that are left at the end of a `with` are stopped, the last one first; the script
+    fails there if one had to be killed."""
 
     def __init__(self, folder, how=signal.SIGTERM):
-        self.folder, self.how, self.running = folder, how, {}
+        self.folder, self.how, self.running, self.killed = folder, how, {}, []
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         self.stop_all()
+        if self.killed and failure is None:
+            sys.exit(f"did not stop within {STOPS} s and were killed: {', '.join(self.killed)}")
 
     def start(self, name, command, is_up, env=None, cwd=None):
         """Starts it in the folder, with more in its environment, and waits until it is up."""
@@ -72,7 +75,7 @@ class Programs:
         try:
             child.wait(STOPS)
         except subprocess.TimeoutExpired:
-            print(f"{name} did not stop within {STOPS} s and was killed", file=sys.stderr, flush=True)
+            self.killed.append(name)
             child.kill()
             child.wait()
 

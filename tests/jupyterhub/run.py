@@ -32,7 +32,7 @@ BROWSER = ROOT / "tests" / "browser"
 OUT = TARGET / "jupyterhub"
 HOST = "hub.test"
 # A server that nobody used for so many seconds is culled.
-IDLE = 20
+IDLE = 40
 # What JupyterHub says where the routes are not those that it sent.
 WRONG_ROUTES = re.compile(r"Adding missing|Updating route for|Deleting stale route|already deleted|api_request to (the )?proxy failed(?!.*retrying)|Traceback", re.IGNORECASE)
 
