@@ -3,31 +3,29 @@
 //! Sixth step of the path, pure but for a look at the shares. It is no oracle: without a valid token, unknown and private look alike; a principal learns that
 //! a gitspace exists only where it may use a port of it. What state it is in comes after this step (`wake`).
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 
 use crate::api::{GitspaceId, access::Visibility, wake::Wakers};
 
 use super::{
+    Gateway,
     auth::Principal,
     http::{Destination, Head},
+    identity::Identity,
     named,
     rejection::Rejection,
     route::{Endpoint, Entry},
     share::Grants,
 };
 
-/// Who is asking, and how we know.
-#[derive(Debug)]
-pub(crate) enum Who<'a> {
-    /// Nobody we know; the rejection says why, should a token be needed.
-    Anonymous(Rejection),
-    /// A principal; `by_cookie`: its browser sent our cookie by itself.
-    Principal {
-        principal: &'a Principal,
-        by_cookie: bool,
-    },
+/// What a request asks.
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Parts,
+    pub(crate) head: &'a Head,
+    /// Whether its browser came over https.
+    pub(crate) secure: bool,
 }
 
 /// The gitspace that a host leads to, and the port of it, if it has that one.
@@ -42,47 +40,74 @@ pub(crate) struct Allowed<'e> {
     pub(crate) share: Option<Arc<str>>,
 }
 
-/// The port that may be used, or why not.
-pub(crate) fn authorize<'e>(
-    who: Who<'_>,
-    found: Option<Found<'e>>,
-    request: &Parts,
-    head: &Head,
-    (secure, domains): (bool, &[Box<str>]),
-    grants: &Grants<'_>,
-) -> Result<Allowed<'e>, Rejection> {
-    let there = found.map(|(entry, _)| entry);
-    let endpoint = found.and_then(|(_, endpoint)| endpoint);
-    if let (Some(entry), Some(endpoint)) = (there, endpoint)
-        && endpoint.visibility == Visibility::Public
-    {
-        check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-        return Ok(Allowed {
+impl Gateway {
+    /// The port that may be used, or why not.
+    pub(crate) fn authorize<'e>(
+        &self,
+        identity: &Identity,
+        found: Option<Found<'e>>,
+        asked: &Asked<'_>,
+        now: SystemTime,
+    ) -> Result<Allowed<'e>, Rejection> {
+        let there = found.map(|(entry, _)| entry);
+        let endpoint = found.and_then(|(_, endpoint)| endpoint);
+        if let (Some(entry), Some(endpoint)) = (there, endpoint)
+            && endpoint.visibility == Visibility::Public
+        {
+            self.check_origin(identity, asked, entry, endpoint)?;
+            return Ok(Allowed {
+                entry,
+                endpoint,
+                share: None,
+            });
+        }
+        let principal = identity.known()?;
+        let grants = self.grants(now);
+        let candidate = Candidate::of(there, asked.head);
+        let port = endpoint.unwrap_or(Endpoint::absent());
+        let right = black_box(may(principal, candidate, port, &grants));
+        let (Some(entry), Some(endpoint), Some(right)) = (there, endpoint, right) else {
+            return Err(refusal(principal, candidate, there, endpoint, &grants));
+        };
+        self.check_origin(identity, asked, entry, endpoint)?;
+        let (gitspace, port) = (&entry.gitspace, endpoint.port);
+        if self.auth.revoked_for(principal, gitspace, port, now) {
+            return Err(Rejection::RevokedToken);
+        }
+        Ok(Allowed {
             entry,
             endpoint,
-            share: None,
-        });
+            share: right.share(),
+        })
     }
-    let principal = match who {
-        Who::Anonymous(rejection) => return Err(rejection),
-        Who::Principal { principal, .. } => principal,
-    };
-    let candidate = Candidate::of(there, head);
-    let right = may(
-        principal,
-        candidate,
-        endpoint.unwrap_or(Endpoint::absent()),
-        grants,
-    );
-    let (Some(entry), Some(endpoint), Some(right)) = (there, endpoint, black_box(right)) else {
-        return Err(refusal(principal, candidate, there, endpoint, grants));
-    };
-    check_origin(&who, request, head, (entry, endpoint), secure, domains)?;
-    Ok(Allowed {
-        entry,
-        endpoint,
-        share: right.share(),
-    })
+
+    /// Siblings under one domain are same-site, so SameSite does not keep one gitspace's page from using another's cookie: unsafe
+    /// methods and WebSockets that come with our cookie need an Origin that belongs here.
+    fn check_origin(
+        &self,
+        identity: &Identity,
+        asked: &Asked<'_>,
+        entry: &Entry,
+        endpoint: &Endpoint,
+    ) -> Result<(), Rejection> {
+        let &Asked {
+            request,
+            head,
+            secure,
+        } = asked;
+        let safe =
+            matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) && !head.upgrade;
+        if !identity.is_by_cookie() || safe {
+            return Ok(());
+        }
+        let origin = sole_origin(&request.headers);
+        let domains = &self.domains;
+        let belongs = |origin| belongs(origin, head, Some(entry), endpoint, secure, domains);
+        match origin.is_some_and(belongs) {
+            true => Ok(()),
+            false => Err(Rejection::OriginRefused),
+        }
+    }
 }
 
 /// Why a principal may not use a port, as far as it may know.
@@ -206,36 +231,6 @@ pub(crate) fn still_may(
     let gitspace = &entry.gitspace;
     let may = |principal| may(principal, Candidate { gitspace, entry }, endpoint, grants);
     principal.is_some_and(|principal| may(principal).is_some())
-}
-
-/// Siblings under one domain are same-site, so SameSite does not keep one gitspace's page from using another's cookie: unsafe
-/// methods and WebSockets that come with our cookie need an Origin that belongs here.
-fn check_origin(
-    who: &Who<'_>,
-    request: &Parts,
-    head: &Head,
-    (entry, endpoint): (&Entry, &Endpoint),
-    secure: bool,
-    domains: &[Box<str>],
-) -> Result<(), Rejection> {
-    let by_cookie = matches!(
-        who,
-        Who::Principal {
-            by_cookie: true,
-            ..
-        }
-    );
-    let method = &request.method;
-    let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && !head.upgrade;
-    if !by_cookie || safe {
-        return Ok(());
-    }
-    let origin = sole_origin(&request.headers);
-    let belongs = |origin| belongs(origin, head, Some(entry), endpoint, secure, domains);
-    match origin.is_some_and(belongs) {
-        true => Ok(()),
-        false => Err(Rejection::OriginRefused),
-    }
 }
 
 /// The origin that a request names. Of two it is not for us to choose one.

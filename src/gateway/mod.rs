@@ -17,11 +17,13 @@ pub mod client;
 mod connection;
 mod cors;
 mod drain;
+mod ended;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+mod identity;
 mod limit;
 mod live;
 mod own;
@@ -30,6 +32,7 @@ pub mod proxy_protocol;
 mod ready;
 mod rejection;
 mod relay;
+mod request_id;
 mod revoke;
 mod role;
 pub mod route;
@@ -40,38 +43,31 @@ mod unread;
 mod visit;
 mod wake;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::{Body as _, Incoming};
 
 use crate::{
-    api::{
-        access::{Port, Visibility},
-        route::RouteState,
-    },
+    api::{access::Port, route::RouteState},
     config,
 };
 
 use account::{Account, End, Sink, Step};
-use auth::{Authentication, Authenticator, Principal};
-use authorize::{Allowed, Who, authorize};
+use auth::{Authenticator, Principal};
+use authorize::Allowed;
 use chp::Chp;
 use client::Client;
 use connection::{HeadLimits, Peer, Refusal};
 use drain::Drain;
+use ended::Ended;
 use forward::{Body, Exchange, Forwarding, Names, Pool, Prefix, Upstreams, forward};
 use http::{Destination, Head, Transport};
-use limit::{Asker, Limits, Network};
+use identity::Identity;
+use limit::{Limits, Network};
 use live::{About, Lives, Shard};
-use page::Page;
-use rejection::{Form, answer, answer_as, answer_with};
+use rejection::{Form, answer};
+use request_id::RequestIds;
 use route::{Entry, Table};
 use share::Shares;
 use tls::Tls;
@@ -153,36 +149,8 @@ impl Worker {
                 }
                 response
             }
-            Err(Ended {
-                rejection,
-                form: known,
-                login,
-                of_chp,
-                page,
-            }) => {
-                let form = known.unwrap_or_else(|| http::form(&request));
-                let chp = gateway.chp.as_ref().filter(|_| of_chp);
-                let status = match chp {
-                    Some(_) => chp::status(&rejection),
-                    None => rejection.status(),
-                };
-                let told = match chp {
-                    Some(chp) if form == Form::Page => {
-                        let path = account.as_ref().map_or("", Account::path);
-                        Box::pin(chp.page(&rejection, path)).await
-                    }
-                    _ => None,
-                };
-                let id = account.as_ref().map_or("", Account::id);
-                let mut response = match (told, page) {
-                    (Some(told), _) => told,
-                    (None, Some(page)) => answer_with(*page, &rejection, status, id),
-                    (None, None) => answer_as(&rejection, status, form, id, login.as_deref()),
-                };
-                if let Some(mut account) = account {
-                    account.sent_own(response.body());
-                    account.reject_as(&rejection, status);
-                }
+            Err(ended) => {
+                let mut response = ended.answer(gateway, &request, account).await;
                 unread.discard(body, &mut response);
                 if peer.shed && protocol == "http/1.1" {
                     close_behind(&mut response);
@@ -229,28 +197,10 @@ impl Worker {
         let gateway = &self.gateway;
         let now = SystemTime::now();
 
-        if peer.shed || !gateway.limits.has_room(gateway.sink.metrics.streams.get()) {
-            return Err(Rejection::Overloaded.into());
-        }
-        if request.version == Version::HTTP_2 {
-            connection::h2::check(request, gateway.head_limits.fields)?;
-            connection::h2::websocket::read(request)?;
-        }
-        let transport = Transport::of(peer.secure, client.secure);
-        let head = http::parse(request, &gateway.domains, transport)?;
-        let in_form = |rejection| Ended {
-            form: Some(head.form),
-            login: gateway.login_hint(&rejection, &head),
-            of_chp: gateway.is_chps(&head),
-            rejection,
-            page: None,
-        };
+        let head = gateway.read(request, peer, client)?;
+        let in_form = |rejection| Ended::at(gateway, &head, rejection);
         note(account, |account| account.host(&head.host));
-        if peer
-            .names
-            .as_ref()
-            .is_some_and(|names| !names.cover(&head.host))
-        {
+        if !peer.is_for(&head.host) {
             return Err(in_form(Rejection::Misdirected));
         }
         if let Some(port) = peer.listener.redirect.filter(|_| !client.secure) {
@@ -273,48 +223,14 @@ impl Worker {
             note(account, |account| account.step(Step::Route));
             return Err(in_form(Rejection::NoSuchGitspace));
         }
-        let authentication = match &claimed {
-            Some((entry, _)) if entry.leaves_to_app(&head.destination) => {
-                Authenticator::leave_to_app(request)
-            }
-            _ => {
-                let (auth, last) = (&gateway.auth, &peer.last_token);
-                auth.authenticate(request, &head.host, head.navigation, now, last)
-                    .await
-            }
+        let claims = claimed.as_ref();
+        let leave = claims.is_some_and(|(entry, _)| entry.leaves_to_app(&head.destination));
+        let identity = gateway.identify(request, &head, peer, network, leave, now);
+        let identity = match identity.await.map_err(in_form)? {
+            ControlFlow::Continue(identity) => identity,
+            ControlFlow::Break(exchanged) => return Ok(exchanged),
         };
-        let mut renewed = None;
-        let identity = match authentication {
-            Authentication::Ticket(ticket) => {
-                gateway.limits.may_log_in(network).map_err(in_form)?;
-                return gateway
-                    .exchange(ticket, &head, network, now)
-                    .await
-                    .map_err(in_form);
-            }
-            Authentication::Refused(error) => {
-                gateway.limits.may_log_in(network).map_err(in_form)?;
-                // What was good once was not guessed: a page left open must not lock out everybody behind its address.
-                if !error.was_good() {
-                    gateway.limits.failed_login(network);
-                }
-                Err(Rejection::from(error))
-            }
-            Authentication::Anonymous => Err(Rejection::NoToken),
-            Authentication::Principal {
-                principal,
-                by_cookie,
-                renewed: held_longer,
-            } => {
-                renewed = held_longer;
-                Ok((principal, by_cookie))
-            }
-        };
-        let principal: Option<Arc<Principal>> = identity
-            .as_ref()
-            .ok()
-            .map(|(principal, _)| Arc::clone(principal));
-        if let Some(principal) = &principal {
+        if let Some(principal) = identity.principal() {
             note(account, |account| account.principal(&principal.name));
         }
 
@@ -332,52 +248,25 @@ impl Worker {
                 network,
                 now,
             };
-            let answer = gateway.own(asked, identity, found.as_ref());
+            let answer = gateway.own(asked, &identity, found.as_ref());
             return Box::pin(answer).await.map_err(in_form);
         }
 
         note(account, |account| account.step(Step::Authorize));
         let port = found.as_ref();
         let port = port.map(|(entry, port)| (&**entry, entry.endpoint(*port)));
-        let (secure, domains) = (client.secure, &gateway.domains);
-        if principal.is_none()
-            && let Some(answer) = cors::preflight(request, &head, port, secure, domains)
+        if identity.principal().is_none()
+            && let Some(answer) =
+                cors::preflight(request, &head, port, client.secure, &gateway.domains)
         {
             return Ok(answer);
         }
-        let by = match (&identity, &principal) {
-            (Ok((_, by_cookie)), Some(principal)) => Some((&**principal, *by_cookie)),
-            _ => None,
-        };
-        let who = match (by, identity) {
-            (Some((principal, by_cookie)), _) => Who::Principal {
-                principal,
-                by_cookie,
-            },
-            (None, Ok(_)) => Who::Anonymous(Rejection::NoToken),
-            (None, Err(rejection)) => Who::Anonymous(rejection),
-        };
-        let allowed = authorize(
-            who,
-            port,
+        let asked = authorize::Asked {
             request,
-            &head,
-            (secure, domains),
-            &gateway.grants(now),
-        );
-        let revoked = |allowed: &Allowed<'_>| {
-            let revoked = |principal| {
-                let (auth, endpoint) = (&gateway.auth, allowed.endpoint);
-                auth.revoked_for(principal, &allowed.entry.gitspace, endpoint.port, now)
-            };
-            allowed.endpoint.visibility != Visibility::Public
-                && principal.as_deref().is_some_and(revoked)
+            head: &head,
+            secure: client.secure,
         };
-        let allowed = match allowed {
-            Ok(allowed) if revoked(&allowed) => Err(Rejection::RevokedToken),
-            other => other,
-        };
-        let allowed = match allowed {
+        let allowed = match gateway.authorize(&identity, port, &asked, now) {
             Ok(allowed) => allowed,
             Err(rejection) => {
                 return gateway
@@ -389,19 +278,15 @@ impl Worker {
             let opened = Opened {
                 request,
                 head: &head,
-                principal: principal.as_ref(),
+                principal: identity.principal(),
                 entry: allowed.entry,
                 endpoint: allowed.endpoint,
                 now,
             };
             let (rejection, page) = Box::pin(gateway.not_running(opened)).await;
-            let page = page.map(Box::new);
-            return Err(Ended {
-                page,
-                ..in_form(rejection)
-            });
+            return Err(in_form(rejection).with(page));
         }
-        if let Some(page) = gateway.first_visit(visit, by, &allowed, (request, &head)) {
+        if let Some(page) = gateway.first_visit(visit, &identity, &allowed, (request, &head)) {
             return Ok(page);
         }
         let Allowed {
@@ -415,11 +300,7 @@ impl Worker {
         });
 
         note(account, |account| account.step(Step::Limit));
-        let asker = match &principal {
-            // A visitor has a new name with each session.
-            Some(principal) if principal.share.is_none() => Asker::Principal(&principal.name),
-            _ => Asker::Anonymous(network),
-        };
+        let asker = identity.asker(network);
         let permit = gateway
             .limits
             .admit(asker, &entry.gitspace, share.as_deref(), head.upgrade)
@@ -442,7 +323,7 @@ impl Worker {
                 .as_ref()
                 .and_then(Account::shared_id)
                 .unwrap_or_default(),
-            principal: principal.clone(),
+            principal: identity.principal().cloned(),
             gitspace: entry.gitspace.clone(),
             port: endpoint.port,
             share,
@@ -458,7 +339,7 @@ impl Worker {
             &head,
             entry,
             endpoint,
-            principal.as_deref(),
+            identity.principal().map(|principal| &**principal),
             prefix,
             &request_id,
             account.as_ref().and_then(Account::traceparent),
@@ -492,14 +373,31 @@ impl Worker {
             .activity
             .answered(response.status(), endpoint.port, deed, now);
         readers.apply(response.headers_mut());
-        if let Some(renewed) = renewed {
-            own::hold_longer(*renewed, response.headers_mut());
+        if let Identity::Principal {
+            renewed: Some(session),
+            ..
+        } = identity
+        {
+            own::hold_longer(*session, response.headers_mut());
         }
         Ok(response)
     }
 }
 
 impl Gateway {
+    /// What a request asks for, if there is room for it and it can be read in one way only.
+    fn read(&self, request: &mut Parts, peer: &Peer, client: &Client) -> Result<Head, Rejection> {
+        if peer.shed || !self.limits.has_room(self.sink.metrics.streams.get()) {
+            return Err(Rejection::Overloaded);
+        }
+        if request.version == Version::HTTP_2 {
+            connection::h2::check(request, self.head_limits.fields)?;
+            connection::h2::websocket::read(request)?;
+        }
+        let transport = Transport::of(peer.secure, client.secure);
+        http::parse(request, &self.domains, transport)
+    }
+
     /// The route that claims the host, or the path of it, where the host is no gitspace's.
     fn claimed(&self, head: &Head, request: &Parts) -> Option<(Arc<Entry>, Port)> {
         match head.destination {
@@ -561,29 +459,6 @@ impl Gateway {
     }
 }
 
-/// A rejection; once the head was understood, with the form of its answer and where a login may help.
-struct Ended {
-    rejection: Rejection,
-    form: Option<Form>,
-    login: Option<Box<str>>,
-    /// Whether it was at the host of configurable-http-proxy's routes.
-    of_chp: bool,
-    /// Its page, where that says more than any of its kind.
-    page: Option<Box<Page>>,
-}
-
-impl From<Rejection> for Ended {
-    fn from(rejection: Rejection) -> Self {
-        Self {
-            rejection,
-            form: None,
-            login: None,
-            of_chp: false,
-            page: None,
-        }
-    }
-}
-
 /// Tells an HTTP/1.1 client that its connection ends behind the answer.
 fn close_behind(response: &mut Response<Body>) {
     let close = HeaderValue::from_static("close");
@@ -603,33 +478,6 @@ fn protocol(version: Version) -> &'static str {
 fn note(account: &mut Option<Account>, tell: impl FnOnce(&mut Account)) {
     if let Some(account) = account {
         tell(account);
-    }
-}
-
-/// Identifiers of requests: a random start and a number, unlike any other's; they tell apart and guard nothing.
-pub(crate) struct RequestIds {
-    start: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        let mut start = [0; 8];
-        // Without randomness the number alone still tells requests of this process apart.
-        let _ = getrandom::fill(&mut start);
-        Self {
-            start: u64::from_ne_bytes(start),
-            next: AtomicU64::new(1),
-        }
-    }
-
-    fn next(&self) -> Arc<str> {
-        format!(
-            "{:016x}-{:x}",
-            self.start,
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
-        .into()
     }
 }
 

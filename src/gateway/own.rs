@@ -14,6 +14,7 @@ use super::{
     authorize::{Candidate, known, sole_origin},
     forward::Body,
     http::{Destination, Head},
+    identity::Identity,
     limit::Network,
     named,
     route::Entry,
@@ -271,11 +272,13 @@ impl Gateway {
     async fn log_out(
         self: &Arc<Self>,
         asked: &Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
+        identity: &Identity,
     ) -> Result<Response<Body>, Rejection> {
         from_here(asked)?;
-        let principal = identity.ok().map(|(principal, _)| principal);
-        if let Some(revocation) = principal.as_deref().and_then(of_session) {
+        let revocation = identity
+            .principal()
+            .and_then(|principal| of_session(principal));
+        if let Some(revocation) = revocation {
             let revoked = self.revoke(revocation, asked.now);
             if let Err(error) = revoked.await {
                 tracing::error!(%error, "a session that was logged out counts until its end");
@@ -292,7 +295,7 @@ impl Gateway {
     pub(crate) async fn own(
         self: &Arc<Self>,
         asked: Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
+        identity: &Identity,
         found: Option<&(Arc<Entry>, Port)>,
     ) -> Result<Response<Body>, Rejection> {
         let &Asked {
@@ -307,7 +310,7 @@ impl Gateway {
                 Ok(json(self.auth.jwks(), "public, max-age=300"))
             }
             ("whoami", &Method::GET | &Method::HEAD) => {
-                let (principal, _) = identity?;
+                let principal = identity.known()?;
                 let answer = serde_json::json!({
                     "principal": &*principal.name,
                     "organization": principal.org.as_deref(),
@@ -316,11 +319,11 @@ impl Gateway {
                 Ok(json(answer.to_string(), "no-store"))
             }
             ("status", &Method::GET | &Method::HEAD) => {
-                let (principal, _) = identity?;
+                let principal = identity.known()?;
                 // As everywhere: who may not use it does not learn that it exists.
                 let found = found.map(|(entry, _)| &**entry);
                 let candidate = Candidate::of(found, head);
-                let entry = known(&principal, candidate, found, &self.grants(now))
+                let entry = known(principal, candidate, found, &self.grants(now))
                     .ok_or(Rejection::NoSuchGitspace)?;
                 let answer =
                     serde_json::json!({ "gitspace": entry.gitspace, "state": entry.state });
@@ -335,7 +338,9 @@ impl Gateway {
             ("login", &Method::GET | &Method::HEAD) => {
                 self.to_login(Rejection::NoToken, head, parts, now)
             }
-            ("signed-in", &Method::GET | &Method::HEAD) => identity.map(|_| signed_in::page()),
+            ("signed-in", &Method::GET | &Method::HEAD) => {
+                identity.known().map(|_| signed_in::page())
+            }
             (
                 "jwks.json" | "whoami" | "status" | "logout" | "login" | "visit" | "wake"
                 | "wake/cancel" | "signed-in",

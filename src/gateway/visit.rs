@@ -12,10 +12,11 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header, request::Part
 
 use super::{
     Gateway, Rejection,
-    auth::{Invitation, Principal, VISITED_COOKIE, cookie, parameter, set_cookie},
+    auth::{Invitation, VISITED_COOKIE, cookie, parameter, set_cookie},
     authorize::Allowed,
     forward::Body,
     http::{Destination, Head},
+    identity::Identity,
     own::{Asked, encode, from_here, redirect, target},
     page::{Icon, Page},
     route::Entry,
@@ -46,18 +47,19 @@ impl Visit {
 }
 
 impl Gateway {
-    /// The page in front of somebody else's port. `by`: who asks, and whether its browser sent our cookie by itself.
+    /// The page in front of somebody else's port.
     pub(crate) fn first_visit(
         &self,
         visit: Visit,
-        by: Option<(&Principal, bool)>,
+        identity: &Identity,
         allowed: &Allowed<'_>,
         (request, head): (&Parts, &Head),
     ) -> Option<Response<Body>> {
         let owner = allowed.entry.owner.as_deref()?;
-        let mine = by.is_some_and(|(principal, _)| *principal.name == *owner);
+        let principal = identity.principal();
+        let mine = principal.is_some_and(|principal| *principal.name == *owner);
         // A token that a program put there itself is no browser's.
-        let program = by.is_some_and(|(_, by_cookie)| !by_cookie);
+        let program = principal.is_some() && !identity.is_by_cookie();
         let left_to_app = allowed.entry.leaves_to_app(&head.destination);
         if !visit.is_first || self.first_visits == Timeout::Off || mine || program || left_to_app {
             return None;

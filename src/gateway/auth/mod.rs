@@ -1,4 +1,4 @@
-//! Second step of the path: who is asking.
+//! Who the tokens, tickets and sessions of a request are of: what `identity`, the fourth step of the path, asks.
 //!
 //! [`carrier`] takes tokens and sessions out of the request, [`token`] and [`session`] verify them against the issuers
 //! in [`keys`] (of which some are [`published`]) and our [`own_keys`], [`cache`] remembers the good ones, [`revoked`] which of them count no more, [`last`] a connection's last one. Tickets are redeemed in [`ticket`] and logins come back in [`login`], off the data

@@ -62,6 +62,13 @@ pub(crate) struct Peer {
     pub(crate) last_token: LastToken,
 }
 
+impl Peer {
+    /// Whether this host may be asked for on its connection.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.cover(host))
+    }
+}
+
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
     worker: Arc<Worker>,

@@ -13,6 +13,7 @@ use crate::{
         Gateway, Rejection,
         auth::Principal,
         forward::Body,
+        identity::Identity,
         limit::Asker,
         own::{Asked, encode, from_here, redirect},
         route::Entry,
@@ -41,24 +42,45 @@ impl Buttons {
     }
 }
 
+/// Who pressed a button, of what, and the page that was wanted before.
+struct Pressed<'a> {
+    principal: Arc<Principal>,
+    entry: &'a Entry,
+    location: String,
+}
+
 impl Gateway {
-    /// The button of a page: it is started, and the browser goes on to what it wanted.
-    pub(crate) async fn wake_by_button(
+    fn pressed<'f>(
         &self,
         asked: &Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
-        found: Option<&(Arc<Entry>, Port)>,
-    ) -> Result<Response<Body>, Rejection> {
+        identity: &Identity,
+        found: Option<&'f (Arc<Entry>, Port)>,
+    ) -> Result<Pressed<'f>, Rejection> {
         from_here(asked)?;
         let (principal, entry, _) = self.waker(asked, identity, found)?;
         let location = way_on(&asked.parts.uri, "/")?;
         let asker = Asker::Principal(&principal.name);
         self.limits.admit(asker, &entry.gitspace, None, false)?;
+        Ok(Pressed {
+            principal,
+            entry,
+            location,
+        })
+    }
+
+    /// The button of a page: it is started, and the browser goes on to what it wanted.
+    pub(crate) async fn wake_by_button(
+        &self,
+        asked: &Asked<'_>,
+        identity: &Identity,
+        found: Option<&(Arc<Entry>, Port)>,
+    ) -> Result<Response<Body>, Rejection> {
+        let pressed = self.pressed(asked, identity, found)?;
         // The page that follows says what hinders it.
-        if self.wake(&principal, entry).await.is_ok() {
-            self.until_it_starts(entry).await;
+        if self.wake(&pressed.principal, pressed.entry).await.is_ok() {
+            self.until_it_starts(pressed.entry).await;
         }
-        redirect(StatusCode::SEE_OTHER, &location)
+        redirect(StatusCode::SEE_OTHER, &pressed.location)
     }
 
     async fn until_it_starts(&self, entry: &Entry) {
@@ -77,14 +99,14 @@ impl Gateway {
     pub(crate) async fn cancel_by_button(
         &self,
         asked: &Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
+        identity: &Identity,
         found: Option<&(Arc<Entry>, Port)>,
     ) -> Result<Response<Body>, Rejection> {
-        from_here(asked)?;
-        let (principal, entry, _) = self.waker(asked, identity, found)?;
-        let location = way_on(&asked.parts.uri, "/")?;
-        let asker = Asker::Principal(&principal.name);
-        self.limits.admit(asker, &entry.gitspace, None, false)?;
+        let Pressed {
+            principal,
+            entry,
+            location,
+        } = self.pressed(asked, identity, found)?;
         let cancelled = self.wakes.cancel(&entry.gitspace, &principal.name).await;
         let mut response = match cancelled {
             Ok(()) => {

@@ -27,6 +27,7 @@ use super::{
     authorize::{Candidate, known, wakes},
     forward::Body,
     http::{Head, is_ahead},
+    identity::Identity,
     limit::Asker,
     own::{Asked, target},
     page::Page,
@@ -189,29 +190,29 @@ impl Gateway {
     fn waker<'f>(
         &self,
         asked: &Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
+        identity: &Identity,
         found: Option<&'f (Arc<Entry>, Port)>,
     ) -> Result<(Arc<Principal>, &'f Arc<Entry>, &'f Endpoint), Rejection> {
-        let (principal, _) = identity?;
+        let principal = identity.known()?;
         // As everywhere: who may not use it does not learn that it exists.
         let entry = found.map(|(entry, _)| &**entry);
         let candidate = Candidate::of(entry, asked.head);
-        known(&principal, candidate, entry, &self.grants(asked.now))
+        known(principal, candidate, entry, &self.grants(asked.now))
             .ok_or(Rejection::NoSuchGitspace)?;
         let (entry, port) = found.ok_or(Rejection::NoSuchGitspace)?;
         let endpoint = entry.endpoint(*port).ok_or(Rejection::PortClosed)?;
-        if !self.can_wake(entry) || !self.may_wake(&principal, entry, endpoint, asked.now) {
+        if !self.can_wake(entry) || !self.may_wake(principal, entry, endpoint, asked.now) {
             return Err(Rejection::NotAllowed);
         }
         self.feed.fresh(entry.source)?;
-        Ok((principal, entry, endpoint))
+        Ok((Arc::clone(principal), entry, endpoint))
     }
 
     /// How a start goes, for a page of this host that shows it.
     pub(crate) fn wake_events(
         self: &Arc<Self>,
         asked: &Asked<'_>,
-        identity: Result<(Arc<Principal>, bool), Rejection>,
+        identity: &Identity,
         found: Option<&(Arc<Entry>, Port)>,
     ) -> Result<Response<Body>, Rejection> {
         // Nobody else can read it, and need not be able to hold it open.
