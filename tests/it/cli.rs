@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::demo::Demo;
+use crate::{demo::Demo, support::Refusing};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cde-gateway"))
@@ -85,10 +85,8 @@ fn a_command_that_does_not_exist_is_wrong_usage() {
 
 #[test]
 fn a_control_plane_that_is_not_there_is_unreachable() {
-    // Bound and not listening for HTTP: a port that nobody serves.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let refusing = Refusing::new();
+    let address = refusing.address();
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "t\n").unwrap();

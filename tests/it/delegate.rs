@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Refusing, secret};
+use crate::support::{Refusing, eventually, secret};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "delegate-token-for-tests";
@@ -333,7 +333,12 @@ async fn a_control_plane_that_forgot_or_went_away_is_registered_with_again() {
     // Away while the delegate works, and back.
     server.abort();
     let _ = server.await;
-    let server = fake.serve(TcpListener::bind(address).await.unwrap()).await;
+    // A process that another test has just forked may hold the address for a moment.
+    let listener = eventually("the address", async || {
+        TcpListener::bind(address).await.ok()
+    })
+    .await;
+    let server = fake.serve(listener).await;
     fake.answer("/v1/delegates/d1/heartbeat", StatusCode::NOT_FOUND);
     fake.wait("/v1/delegates", 3).await;
     fake.task("t1");

@@ -9,8 +9,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{
-    Answer, Client, ControlPlane, GITSPACE, HOST, OWNER, Setup, TestGateway, Upstream, eventually,
-    port_host, route,
+    Answer, Client, ControlPlane, GITSPACE, HOST, OWNER, Refusing, Setup, TestGateway, Upstream,
+    eventually, port_host, route,
 };
 
 /// What a request has in it that no answer may repeat.
@@ -314,9 +314,8 @@ async fn put(gateway: &TestGateway, address: std::net::SocketAddr, state: &str) 
 async fn of_gitspaces_that_fail() {
     let silent = silent().await;
     let garbage = Upstream::always("no HTTP at all\r\n\r\n").await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = closed.local_addr().unwrap();
-    drop(closed);
+    let refusing = Refusing::new();
+    let nobody = refusing.address();
     for (status, reason, address, state) in [
         (502, "nothing-listens", nobody, "running"),
         (502, "gitspace-broke", garbage.address, "running"),

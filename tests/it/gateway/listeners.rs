@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU16};
 use cde_gateway::config::{Certificate, ListenProtocol};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, GITSPACE, H2, HOST, OWNER, Setup, Upstream};
+use crate::support::{Client, GITSPACE, H2, HOST, OWNER, Refusing, Setup, Upstream};
 
 #[tokio::test]
 async fn http2_with_prior_knowledge_is_served_in_the_clear() {
@@ -227,11 +227,13 @@ async fn networks_of_ipv6_are_limited_and_announced_and_trusted_alike() {
 #[tokio::test]
 async fn all_ipv6_addresses_are_ipv6_addresses_only() {
     let upstream = Upstream::echo().await;
+    // Of IPv4 nobody else has this port.
+    let refusing = Refusing::new();
+    let port = refusing.address().port();
     let setup = Setup::to(&upstream).with(|config| {
-        config.listen[1].address = "[::]:0".parse().unwrap();
+        config.listen[1].address = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
     });
     let gateway = setup.start();
-    let port = gateway.http.port();
     let token = gateway.owner();
     let mut client = Client::plain(SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port))).await;
     let answer = client.get("/", &[("x-gitspace-token", &token)]).await;

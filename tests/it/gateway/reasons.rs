@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Client, ControlPlane, GITSPACE, HOST, OWNER, Setup, TestGateway, Upstream, eventually,
-    port_host, read_request, route,
+    Client, ControlPlane, GITSPACE, HOST, OWNER, Refusing, Setup, TestGateway, Upstream,
+    eventually, port_host, read_request, route,
 };
 
 /// A reason, the status that its answer has (0: none), who ended it, and the step it was in.
@@ -230,9 +230,8 @@ async fn gitspaces_that_fail() {
     })
     .await;
     let garbage = Upstream::always("no HTTP at all\r\n\r\n").await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = closed.local_addr().unwrap();
-    drop(closed);
+    let refusing = Refusing::new();
+    let nobody = refusing.address();
     for (row, upstream, state) in [
         (
             ("nothing-listens", 502, "gitspace", "forward"),

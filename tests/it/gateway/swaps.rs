@@ -13,11 +13,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use crate::support::{Client, Setup, Streams, TestGateway, read_request};
+use crate::support::{Client, Setup, Streams, TestGateway, eventually, read_request};
 
 /// Swaps in the usual run; all of them in the one that is asked for.
 const SWAPS: usize = 150;
@@ -70,15 +70,14 @@ struct Instance {
 }
 
 impl Instance {
-    fn start(
+    async fn start(
         tenant: Tenant,
         address: SocketAddr,
         strangers: &Arc<AtomicUsize>,
     ) -> (Self, SocketAddr) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let listener = socket.listen(1024).unwrap();
+        // A process that another test has just forked may hold it for a moment.
+        let bound = async || TcpListener::bind(address).await.ok();
+        let listener = eventually("the address", bound).await;
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, tenant, Arc::clone(strangers)));
@@ -234,7 +233,7 @@ async fn swap_under_load(swaps: usize) {
     let admin = reqwest::Client::new();
     let strangers = Arc::new(AtomicUsize::new(0));
     let any = "127.0.0.1:0".parse().unwrap();
-    let (mut instance, address) = Instance::start(TENANTS[0], any, &strangers);
+    let (mut instance, address) = Instance::start(TENANTS[0], any, &strangers).await;
     put(&gateway, &admin, &TENANTS[0].route(1, Some(address))).await;
     put(&gateway, &admin, &TENANTS[1].route(1, None)).await;
 
@@ -258,7 +257,7 @@ async fn swap_under_load(swaps: usize) {
         // The route goes before its instance does, as the control plane has it.
         put(&gateway, &admin, &leaving.route(generation, None)).await;
         instance.end().await;
-        (instance, _) = Instance::start(coming, address, &strangers);
+        (instance, _) = Instance::start(coming, address, &strangers).await;
         put(&gateway, &admin, &coming.route(generation, Some(address))).await;
         if let Some(ended) = clients.try_join_next() {
             ended.unwrap();
