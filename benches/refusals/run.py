@@ -54,6 +54,7 @@ state_dir = "@SCRATCH@/state"
 [gateway]
 domains = ["gitspaces.localhost"]
 workers = 1
+admin.address = "127.0.0.1:@ADMIN@"
 
 [[gateway.listen]]
 address = "127.0.0.1:@PORT@"
@@ -151,13 +152,13 @@ def setup(program):
     empty(SCRATCH)
     for name in ("issuer", "other"):
         tokens.keys(SCRATCH, name)
-    port = free_port()
+    port, admin = free_port(), free_port()
     origins = ", ".join(f'"https://a{number:03}.test"' for number in range(50))
     visibility = {3000: "private", 5000: "organization"}
     ports = "".join(f'[route.ports.{number}]\nupstream = "http://127.0.0.1:9"\nvisibility = "{visibility.get(number, "private")}"\ncors = [{origins}]\n'
                     for number in [3000, 5000, *range(8001, 8021)])
     allowed = ", ".join(f'"user-{number:04}"' for number in range(200))
-    (SCRATCH / "gateway.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, PORT=port, PORTS=ports, ALLOWED=allowed))
+    (SCRATCH / "gateway.toml").write_text(filled(CONFIG, SCRATCH=SCRATCH, PORT=port, ADMIN=admin, PORTS=ports, ALLOWED=allowed))
 
     def token(key, *more):
         return tokens.mint(program, SCRATCH / f"{key}.pem", "user-mall", "--kid", "load", *more)
