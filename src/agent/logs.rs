@@ -9,6 +9,8 @@ use crate::api::agent::Logs;
 
 const LINES: usize = 2000;
 const LINE_MAX: usize = 2000;
+/// So many at once: what a runner takes as one answer, and a control plane as one report.
+const PAGE: usize = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -40,14 +42,16 @@ impl Log {
         inner.next += 1;
     }
 
-    /// Lines from a number on.
+    /// Lines from a number on, and where the next ones begin.
     pub(super) fn after(&self, after: u64) -> Logs {
         let inner = self.inner();
         let first = inner.next - inner.lines.len() as u64;
-        let skip = usize::try_from(after.saturating_sub(first)).unwrap_or(usize::MAX);
+        let from = after.clamp(first, inner.next);
+        let skip = usize::try_from(from - first).unwrap_or(usize::MAX);
+        let lines: Vec<_> = inner.lines.iter().skip(skip).take(PAGE).cloned().collect();
         Logs {
-            lines: inner.lines.iter().skip(skip).cloned().collect(),
-            next: inner.next,
+            next: from + lines.len() as u64,
+            lines,
         }
     }
 }
@@ -62,13 +66,16 @@ mod tests {
         for n in 0..LINES + 5 {
             log.line(format!("line {n}"));
         }
-        let all = log.after(0);
-        assert_eq!((all.lines.len(), all.next), (LINES, LINES as u64 + 5));
-        assert_eq!(all.lines[0], "line 5");
-        assert_eq!(
-            log.after(all.next - 1).lines,
-            [format!("line {}", LINES + 4)]
-        );
-        assert!(log.after(all.next + 9).lines.is_empty());
+        let page = log.after(0);
+        assert_eq!((page.lines.len(), page.next), (PAGE, PAGE as u64 + 5));
+        assert_eq!(page.lines[0], "line 5");
+        assert_eq!(log.after(page.next).lines[0], format!("line {}", PAGE + 5));
+        let end = LINES as u64 + 5;
+        let last = log.after(end - 1);
+        assert_eq!(last.lines, [format!("line {}", LINES + 4)]);
+        for beyond in [end, end + 9, u64::MAX] {
+            let none = log.after(beyond);
+            assert_eq!((none.lines.len(), none.next), (0, end));
+        }
     }
 }

@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{io::AsyncReadExt, process::Command, time::Instant};
 
-use super::program::Group;
+use super::{logs::Log, program::Group};
 
 /// How much of git's words an error repeats.
 const WORDS: usize = 4 * 1024;
 /// How many of git's lines an error repeats.
 const LINES: usize = 5;
+/// Progress is told no more often: of what is quick nobody needs it.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// A folder on this host may be another user's.
 const UPLOAD_PACK: &str = "git -c safe.directory=* upload-pack";
 
@@ -47,6 +49,8 @@ pub(super) struct Clone<'a> {
     pub(super) branch: Option<&'a str>,
     pub(super) home: &'a Path,
     pub(super) within: Duration,
+    /// Gets what git says.
+    pub(super) log: &'a Log,
 }
 
 impl Clone<'_> {
@@ -76,7 +80,7 @@ impl Clone<'_> {
     async fn clone_to(&self, folder: &Path) -> Result<(), CloneError> {
         let shown = masked(self.repository);
         let mut command = git(self.home);
-        command.arg("clone").arg("--no-hardlinks");
+        command.arg("clone").arg("--no-hardlinks").arg("--progress");
         if let Some(branch) = self.branch {
             command.arg("--branch").arg(branch);
         }
@@ -96,9 +100,14 @@ impl Clone<'_> {
         })?;
         // git has helpers; they end with it, also when this is dropped.
         let group = Group::of(&child);
-        let words = read_words(child.stderr.take());
+        let words = read_words(child.stderr.take(), |line| {
+            self.log.line(format!(
+                "git: {}",
+                without_credentials(line, self.repository)
+            ));
+        });
         let ended =
-            tokio::time::timeout(self.within, async { (child.wait().await, words.await) }).await;
+            tokio::time::timeout(self.within, async { tokio::join!(child.wait(), words) }).await;
         let Ok((status, words)) = ended else {
             drop(group);
             return Err(CloneError::Timeout {
@@ -151,27 +160,93 @@ fn git(home: &Path) -> Command {
     command
 }
 
-/// Reads all, keeps the end.
-async fn read_words(stderr: Option<tokio::process::ChildStderr>) -> String {
+/// Reads all, tells each line, and keeps the end of what is no progress.
+async fn read_words(
+    stderr: Option<tokio::process::ChildStderr>,
+    mut tell: impl FnMut(&str),
+) -> String {
     let Some(mut stderr) = stderr else {
         return String::new();
     };
-    let mut kept = Vec::new();
+    let mut words = Words::new(Instant::now());
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-        kept.extend_from_slice(&buffer[..count]);
-        let surplus = kept.len().saturating_sub(WORDS);
-        kept.drain(..surplus);
+        words.came(&buffer[..count], Instant::now(), &mut tell);
     }
-    String::from_utf8_lossy(&kept).into_owned()
+    words.came(b"\n", Instant::now(), &mut tell);
+    words.kept
+}
+
+/// What git said so far.
+struct Words {
+    /// A line that is not whole.
+    begun: Vec<u8>,
+    /// The end of all lines that are no progress.
+    kept: String,
+    /// The last progress that was told: all but its last digit, so that it is told ten times and not hundreds.
+    told: String,
+    /// When that was.
+    told_at: Instant,
+}
+
+impl Words {
+    fn new(now: Instant) -> Self {
+        Self {
+            begun: Vec::new(),
+            kept: String::new(),
+            told: String::new(),
+            told_at: now,
+        }
+    }
+
+    fn came(&mut self, bytes: &[u8], now: Instant, tell: &mut impl FnMut(&str)) {
+        for byte in bytes {
+            match byte {
+                b'\n' | b'\r' => {
+                    let line = std::mem::take(&mut self.begun);
+                    self.line(String::from_utf8_lossy(&line).trim(), now, tell);
+                }
+                _ if self.begun.len() < WORDS => self.begun.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str, now: Instant, tell: &mut impl FnMut(&str)) {
+        if line.is_empty() {
+            return;
+        }
+        if let Some((before, _)) = line.split_once('%') {
+            let tens = before
+                .get(..before.len().saturating_sub(1))
+                .unwrap_or_default();
+            if self.told != tens && now >= self.told_at + PROGRESS {
+                tens.clone_into(&mut self.told);
+                self.told_at = now;
+                tell(line);
+            }
+            return;
+        }
+        tell(line);
+        self.kept.push_str(line);
+        self.kept.push('\n');
+        let surplus = self.kept.len().saturating_sub(WORDS);
+        self.kept.drain(..self.kept.ceil_char_boundary(surplus));
+    }
+}
+
+/// What git says, without what only it may know.
+fn without_credentials(words: &str, repository: &str) -> String {
+    let words = words.replace(repository, &masked(repository));
+    match credentials(repository) {
+        Some(credentials) => words.replace(&format!("{credentials}@"), "***@"),
+        None => words,
+    }
 }
 
 /// The lines of git that say what was wrong, with no credentials in them.
 fn said(words: &str, repository: &str) -> String {
-    let mut words = words.replace(repository, &masked(repository));
-    if let Some(credentials) = credentials(repository) {
-        words = words.replace(&format!("{credentials}@"), "***@");
-    }
+    let words = without_credentials(words, repository);
     let telling: Vec<&str> = words
         .lines()
         .map(str::trim)
@@ -184,8 +259,10 @@ fn said(words: &str, repository: &str) -> String {
 }
 
 /// What git says beside the reason.
-const NOISE: [&str; 4] = [
+const NOISE: [&str; 6] = [
     "Cloning into",
+    "remote: Enumerating objects",
+    "remote: Total",
     "hint:",
     "Please make sure you have the correct access rights",
     "and the repository exists.",
@@ -257,6 +334,45 @@ fn name(repository: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_told_in_tenths_once_a_second_and_is_no_reason() {
+        let start = Instant::now();
+        let said = |seconds_for_one_percent: f64| {
+            let (mut words, mut told) = (Words::new(start), Vec::new());
+            let mut tell = |line: &str| told.push(line.to_owned());
+            words.came(b"Cloning into 'x'...\n", start, &mut tell);
+            for percent in 0..=100 {
+                let line = format!("Receiving objects: {percent:3}% ({percent}/100)\r");
+                let now =
+                    start + Duration::from_secs_f64(f64::from(percent) * seconds_for_one_percent);
+                words.came(line.as_bytes(), now, &mut tell);
+            }
+            words.came(b"fatal: the di", start, &mut tell);
+            words.came(b"sk is full\n\n", start, &mut tell);
+            assert_eq!(words.kept, "Cloning into 'x'...\nfatal: the disk is full\n");
+            told
+        };
+        let (slow, quick) = (said(1.0), said(0.009));
+        assert_eq!(slow.len(), 13, "{slow:?}");
+        assert_eq!(slow[1], "Receiving objects:   1% (1/100)");
+        assert_eq!(slow[2], "Receiving objects:  10% (10/100)");
+        assert_eq!(slow[12], "fatal: the disk is full");
+        assert_eq!(quick, ["Cloning into 'x'...", "fatal: the disk is full"]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_bounded() {
+        let now = Instant::now();
+        let mut words = Words::new(now);
+        words.came(&[b'x'; 10 * WORDS], now, &mut |_| ());
+        assert_eq!(words.begun.len(), WORDS);
+        for _ in 0..3 {
+            words.came(&[b'y'; WORDS / 2], now, &mut |_| ());
+            words.came(b"\n", now, &mut |_| ());
+        }
+        assert!(words.kept.len() <= WORDS);
+    }
 
     #[test]
     fn names_come_from_the_address() {

@@ -232,12 +232,12 @@ impl Agent {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Repository, ports, IDE, the repository's own command: in this order, each told in a line.
+    /// Repository, ports, IDE, the repository's own command: in this order, each told in a line when it is done.
     async fn bring_up(&self, request: &StartRequest) -> Result<Up, Failed> {
-        let mut lines = Vec::new();
-        let folder = self.repository(request, &mut lines).await?;
+        let mut told = Told::new(&self.log);
+        let folder = self.repository(request, &mut told).await?;
         let devcontainer = devcontainer::read(&folder).unwrap_or_else(|problem| {
-            lines.push(format!("devcontainer.json is ignored: {problem}"));
+            told.line(format!("devcontainer.json is ignored: {problem}"));
             Devcontainer::default()
         });
         let io = |error: std::io::Error| ("ide-failed", format!("cannot start the IDE: {error}"));
@@ -260,29 +260,25 @@ impl Agent {
             .start()
             .await
             .map_err(|error| ("ide-failed", error.to_string()))?;
-        lines.push(format!("IDE {} is up", request.ide));
+        told.line(format!("IDE {} is up", request.ide));
         let commands = devcontainer.post_start;
         let post_start = match request.trust {
             true => {
                 let environment = with_port(environment, &ports);
-                self.run_all(commands, &folder, &environment, &mut lines)
+                self.run_all(commands, &folder, &environment, &mut told)
             }
             false => {
                 if !commands.is_empty() {
-                    lines
-                        .push("postStartCommand was not run: the repository is not trusted".into());
+                    told.line("postStartCommand was not run: the repository is not trusted");
                 }
                 Vec::new()
             }
         };
-        for line in &lines {
-            self.log.line(line);
-        }
         let started = Started {
             ide_port: ide.port,
             ide_path: ide.path.clone(),
             ports,
-            lines,
+            lines: told.lines,
         };
         Ok(Up {
             ide,
@@ -294,21 +290,22 @@ impl Agent {
     async fn repository(
         &self,
         request: &StartRequest,
-        lines: &mut Vec<String>,
+        told: &mut Told<'_>,
     ) -> Result<PathBuf, Failed> {
         let clone = CloneRepository {
             repository: &request.repository,
             branch: request.branch.as_deref(),
             home: &self.settings.home,
             within: self.settings.clone_within,
+            log: &self.log,
         };
         let (folder, cloned) = clone
             .ensure()
             .await
             .map_err(|error| ("clone-failed", error.to_string()))?;
-        lines.push(match cloned {
-            true => "Repository cloned".into(),
-            false => "Repository was there".into(),
+        told.line(match cloned {
+            true => "Repository cloned",
+            false => "Repository was there",
         });
         Ok(folder)
     }
@@ -319,7 +316,7 @@ impl Agent {
         commands: Vec<Vec<String>>,
         folder: &Path,
         environment: &[(String, String)],
-        lines: &mut Vec<String>,
+        told: &mut Told<'_>,
     ) -> Vec<Program> {
         let mut programs = Vec::new();
         for command in commands {
@@ -330,10 +327,10 @@ impl Agent {
             command.args(arguments).current_dir(folder);
             match Program::spawn(&mut command, "postStartCommand", &self.log) {
                 Ok(program) => {
-                    lines.push("postStartCommand started".into());
+                    told.line("postStartCommand started");
                     programs.push(program);
                 }
-                Err(error) => lines.push(format!("postStartCommand cannot be started: {error}")),
+                Err(error) => told.line(format!("postStartCommand cannot be started: {error}")),
             }
         }
         programs
@@ -347,6 +344,27 @@ impl Agent {
         if self.settings.alone {
             descendants::end_all().await;
         }
+    }
+}
+
+/// What a start did, line by line: for its answer, and at once for whoever follows the log.
+struct Told<'a> {
+    log: &'a Log,
+    lines: Vec<String>,
+}
+
+impl<'a> Told<'a> {
+    fn new(log: &'a Log) -> Self {
+        Self {
+            log,
+            lines: Vec::new(),
+        }
+    }
+
+    fn line(&mut self, line: impl Into<String>) {
+        let line = line.into();
+        self.log.line(&line);
+        self.lines.push(line);
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Status {
 /// `GET /logs?after=`: lines that came after a number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Logs {
-    /// The lines.
+    /// The lines, a hundred at most.
     pub lines: Vec<String>,
     /// What to give as `after` next time.
     pub next: u64,

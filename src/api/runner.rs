@@ -1,8 +1,8 @@
-//! What a delegate asks of a runner: `POST /setup /step /suspend /destroy`, `GET /pool_owner /typed /healthz /metrics`.
+//! What a delegate asks of a runner: `POST /setup /step /said /suspend /destroy`, `GET /pool_owner /typed /healthz /metrics`.
 //!
 //! `GET /typed`: the running gitspaces into whose terminals somebody typed, and when that was last (`api::activity::Typed`).
 //!
-//! All of them may be sent twice. Long steps answer when they are done; `/step` streams nothing yet.
+//! All of them may be sent twice. Long steps answer when they are done; what the agent says meanwhile is told by `/said`.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,17 @@ pub struct StepDone {
     /// Lines that tell what happened, for the gitspace's events.
     #[serde(default)]
     pub lines: Vec<String>,
+}
+
+/// `POST /said`: what the agent of an instance said. The answer is a page of [`super::agent::Logs`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Said {
+    /// Which instance.
+    #[serde(flatten)]
+    pub of: InstanceRef,
+    /// From which line on. None: from the next one on, so that the answer has no line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
 }
 
 /// Answer of `GET /pool_owner`: who this runner is.

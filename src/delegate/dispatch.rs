@@ -1,9 +1,10 @@
 //! A task on its way: to the runner, and its progress and result back.
 //!
 //! A result is sent until the control plane has it, or says that the task is another's by now. While the runner works, the lease
-//! is asked after: a task that was taken back is let go of, so that what follows it need not wait.
+//! is asked after: a task that was taken back is let go of, so that what follows it need not wait. What the agent says is passed on
+//! as it comes.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use reqwest::StatusCode;
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     back_off::BackOff,
     call::{CallError, Peer},
+    said::Said,
 };
 use crate::{
     api::{
@@ -24,6 +26,8 @@ use crate::{
 const RUNNER_WITHIN: Duration = Duration::from_secs(25 * 60);
 /// How long a runner that takes no connection is tried: it may be starting.
 const RUNNER_AWAY: Duration = Duration::from_secs(20);
+/// How often an agent that works is asked what it says.
+const LOOK: Duration = Duration::from_secs(1);
 const CALL_WITHIN: Duration = Duration::from_secs(15);
 /// What a result says that nobody wants any more.
 const TAKEN_BACK: &str = "the task was taken back";
@@ -40,18 +44,24 @@ impl Dispatch<'_> {
     /// Runs a task to its acknowledged end.
     pub(super) async fn run(&self, task: &Task) {
         tracing::info!(task = %task.id, attempt = task.attempt, "task begins");
-        let outcome = tokio::select! {
-            done = self.ask_runner(&task.work) => match done {
-                Ok(StepDone { done, lines }) => {
-                    if !lines.is_empty() {
-                        // Lines are a comfort: one that does not arrive is not sent again.
-                        let _ = self.progress(task, LAST_REPORT, lines).await;
-                    }
-                    Outcome::Done(done)
-                }
-                Err(message) => Outcome::Failed { message },
+        let mut said = Said::while_doing(&task.work, self.runner).await;
+        let mut reports = Reports::default();
+        let outcome = match self.follow(task, &mut said, &mut reports).await {
+            Some(Ok(StepDone { done, lines })) => {
+                match said.is_followed() {
+                    // They were told when they came.
+                    true => self.rest(task, &mut said, &mut reports, "").await,
+                    false => self.report(task, &mut reports, lines).await,
+                };
+                Outcome::Done(done)
+            }
+            Some(Err(message)) => {
+                self.rest(task, &mut said, &mut reports, &message).await;
+                Outcome::Failed { message }
+            }
+            None => Outcome::Failed {
+                message: TAKEN_BACK.into(),
             },
-            () = self.taken_back(task) => Outcome::Failed { message: TAKEN_BACK.into() },
         };
         if let Outcome::Failed { message } = &outcome {
             tracing::warn!(task = %task.id, %message, "task failed");
@@ -95,13 +105,52 @@ impl Dispatch<'_> {
         }
     }
 
-    /// Resolves when the control plane says that the lease is another's, or nobody's.
-    async fn taken_back(&self, task: &Task) {
-        for seq in 1.. {
-            tokio::time::sleep(self.every).await;
-            if matches!(self.progress(task, seq, Vec::new()).await, Err(error) if gone(&error)) {
+    /// What the runner makes of it; None if the task was taken back meanwhile. What the agent says is passed on as it comes.
+    async fn follow(
+        &self,
+        task: &Task,
+        said: &mut Said<'_>,
+        reports: &mut Reports,
+    ) -> Option<Result<StepDone, String>> {
+        let mut asked = pin!(self.ask_runner(&task.work));
+        let pause = match said.is_followed() {
+            true => self.every.min(LOOK),
+            false => self.every,
+        };
+        let mut lease_asked = Instant::now();
+        loop {
+            tokio::select! {
+                done = &mut asked => return Some(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let lines = said.news().await;
+            if lines.is_empty() && lease_asked.elapsed() < self.every {
+                continue;
+            }
+            lease_asked = Instant::now();
+            let told = self.progress(task, reports.next(), lines).await;
+            if matches!(told, Err(error) if gone(&error)) {
+                return None;
+            }
+        }
+    }
+
+    /// What is left to tell, but for what the result says.
+    async fn rest(&self, task: &Task, said: &mut Said<'_>, reports: &mut Reports, result: &str) {
+        loop {
+            let mut lines = said.news().await;
+            if lines.is_empty() {
                 return;
             }
+            lines.retain(|line| line != result);
+            self.report(task, reports, lines).await;
+        }
+    }
+
+    async fn report(&self, task: &Task, reports: &mut Reports, lines: Vec<String>) {
+        if !lines.is_empty() {
+            // Lines are a comfort: one that does not arrive is not sent again.
+            let _ = self.progress(task, reports.next(), lines).await;
         }
     }
 
@@ -140,8 +189,16 @@ impl Dispatch<'_> {
     }
 }
 
-/// The number of the report after the others.
-const LAST_REPORT: u64 = u32::MAX as u64;
+/// Numbers the reports of a task: one that comes twice is told once.
+#[derive(Default)]
+struct Reports(u64);
+
+impl Reports {
+    fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
 
 fn gone(error: &CallError) -> bool {
     matches!(

@@ -6,6 +6,7 @@ mod back_off;
 mod call;
 mod dispatch;
 mod link;
+mod said;
 mod typed;
 
 use std::num::NonZeroU32;

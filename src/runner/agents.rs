@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::driver::Machine;
 use crate::api::{
-    agent::{StartRequest, Started, Status},
+    agent::{Logs, StartRequest, Started, Status},
     problem::Problem,
 };
 
@@ -64,6 +64,13 @@ impl Agents {
 
     pub(super) async fn status(&self, machine: &Machine) -> Result<Status, AgentError> {
         let url = format!("http://{}/status", machine.agent);
+        let call = self.0.get(url).bearer_auth(machine.token.reveal());
+        json(send(call.timeout(STATUS_WITHIN)).await?).await
+    }
+
+    /// What it said from a number on.
+    pub(super) async fn logs(&self, machine: &Machine, after: u64) -> Result<Logs, AgentError> {
+        let url = format!("http://{}/logs?after={after}", machine.agent);
         let call = self.0.get(url).bearer_auth(machine.token.reveal());
         json(send(call.timeout(STATUS_WITHIN)).await?).await
     }

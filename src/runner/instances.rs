@@ -16,8 +16,8 @@ use super::{
 };
 use crate::api::{
     InstanceId,
-    agent::{StartRequest, Started},
-    runner::StepDone,
+    agent::{Logs, StartRequest, Started},
+    runner::{Said, StepDone},
     task::{Destroy, Done, InstanceRef, Start},
 };
 
@@ -120,6 +120,18 @@ impl<D: Driver> Instances<D> {
             .destroy(&destroy.of.instance, destroy.delete_data)
             .await?;
         Ok(StepDone::default())
+    }
+
+    /// What the agent of an instance said.
+    pub(super) async fn said(&self, asked: &Said) -> Result<Logs, CallError> {
+        let instance = &asked.of.instance;
+        let machine = self
+            .driver
+            .machine(instance)
+            .ok_or_else(|| DriverError::Unknown(instance.clone()))?;
+        // Beyond all: it gives where the next line begins.
+        let after = asked.after.unwrap_or(u64::MAX);
+        Ok(self.agents.logs(&machine, after).await?)
     }
 
     /// Asks the agent, with the ports of before.

@@ -13,6 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use serde::Serialize;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::{
         Secret,
         activity::Typed,
         problem::{MEDIA_TYPE, Problem},
-        runner::{PoolOwner, Step, StepDone},
+        runner::{PoolOwner, Said, Step},
         task::{Destroy, InstanceRef},
     },
     config,
@@ -143,6 +144,7 @@ fn router<D: Driver>(service: Arc<Service<D>>) -> Router {
         .route("/step", post(step::<D>))
         .route("/suspend", post(suspend::<D>))
         .route("/destroy", post(destroy::<D>))
+        .route("/said", post(said::<D>))
         .route("/pool_owner", get(pool_owner::<D>))
         .route("/typed", get(typed::<D>))
         .route("/metrics", get(metrics::<D>))
@@ -239,7 +241,7 @@ impl<D: Driver> Service<D> {
         }
     }
 
-    fn answer(&self, outcome: Result<StepDone, CallError>) -> Response {
+    fn answer<T: Serialize>(&self, outcome: Result<T, CallError>) -> Response {
         match outcome {
             Ok(done) => Json(done).into_response(),
             Err(error) => {
@@ -288,6 +290,13 @@ async fn step<D: Driver>(
         })
     })
     .await
+}
+
+async fn said<D: Driver>(
+    State(service): State<Arc<Service<D>>>,
+    Json(asked): Json<Said>,
+) -> Response {
+    service.answer(service.instances.said(&asked).await)
 }
 
 async fn suspend<D: Driver>(

@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Refusing, eventually, secret};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+/// What a refusal says.
+const TITLE: &str = "it was not to be";
 const TOKEN: &str = "delegate-token-for-tests";
 const RUNNER_TOKEN: &str = "runner-token-for-tests";
 
@@ -43,10 +45,12 @@ struct Fake {
     /// What came, as `path body`, in order.
     seen: watch::Sender<Vec<(String, Value)>>,
     tasks: Arc<Mutex<VecDeque<Value>>>,
-    /// Answers to give before the usual ones, by the beginning of a path.
+    /// Answers to give before the usual ones, by the beginning of a path; `the end`: when a call to the runner ends.
     answers: Arc<Mutex<Vec<(&'static str, StatusCode)>>>,
     /// What the runner knows of typing in terminals.
     typed: Arc<Mutex<Value>>,
+    /// What the agent said.
+    said: Arc<Mutex<Vec<String>>>,
     /// A permit lets the runner finish one call.
     runner_ends: Arc<Semaphore>,
 }
@@ -58,6 +62,7 @@ impl Fake {
             tasks: Arc::default(),
             answers: Arc::default(),
             typed: Arc::new(Mutex::new(json!([]))),
+            said: Arc::default(),
             runner_ends: Arc::new(Semaphore::new(1000)),
         }
     }
@@ -70,8 +75,34 @@ impl Fake {
         self.tasks.lock().unwrap().push_back(task);
     }
 
+    /// A task whose agent works for long.
+    fn start(&self, id: &str) {
+        let task = json!({
+            "id": id, "attempt": 1, "lease": format!("lease-{id}"), "lease_seconds": 60, "kind": "agent.start",
+            "payload": {
+                "gitspace": "api-k3x9q2", "instance": "api-k3x9q2.aaaaaa", "repository": "/srv/api", "branch": null,
+                "ide": "terminal", "ports": [], "trust": false
+            }
+        });
+        self.tasks.lock().unwrap().push_back(task);
+    }
+
+    fn say(&self, lines: impl IntoIterator<Item = impl Into<String>>) {
+        let lines = lines.into_iter().map(Into::into);
+        self.said.lock().unwrap().extend(lines);
+    }
+
     fn answer(&self, path: &'static str, status: StatusCode) {
         self.answers.lock().unwrap().push((path, status));
+    }
+
+    /// The answer whose turn it is.
+    fn turn(&self, path: &str) -> Option<StatusCode> {
+        let mut answers = self.answers.lock().unwrap();
+        let turn = answers
+            .iter()
+            .position(|(start, _)| path.starts_with(start))?;
+        Some(answers.remove(turn).1)
     }
 
     fn saw(&self, path: &str) -> Vec<Value> {
@@ -115,6 +146,7 @@ impl Fake {
                 "/typed",
                 get(async |State(fake): State<Self>| Json(fake.typed.lock().unwrap().clone())),
             )
+            .route("/said", post(said))
             .route("/{call}", post(run))
             .layer(middleware::from_fn_with_state(self.clone(), record))
             .with_state(self.clone());
@@ -139,25 +171,17 @@ async fn record(State(fake): State<Fake>, request: Request, next: Next) -> Respo
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let told = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let answer = {
-        let mut answers = fake.answers.lock().unwrap();
-        let turn = answers
-            .iter()
-            .position(|(start, _)| path.starts_with(start));
-        turn.map(|turn| answers.remove(turn).1)
-    };
+    let answer = fake.turn(&path);
     fake.seen.send_modify(|seen| seen.push((path, told)));
     match answer {
-        Some(status) => {
-            let title = "it was not to be";
-            (
-                status,
-                Json(json!({ "status": status.as_u16(), "title": title, "reason": "test" })),
-            )
-                .into_response()
-        }
+        Some(status) => refusal(status),
         None => next.run(Request::from_parts(parts, body.into())).await,
     }
+}
+
+fn refusal(status: StatusCode) -> Response {
+    let body = json!({ "status": status.as_u16(), "title": TITLE, "reason": "test" });
+    (status, Json(body)).into_response()
 }
 
 async fn acquire(State(fake): State<Fake>, Path(_): Path<String>) -> Response {
@@ -171,9 +195,24 @@ async fn acquire(State(fake): State<Fake>, Path(_): Path<String>) -> Response {
     }
 }
 
-async fn run(State(fake): State<Fake>) -> Json<Value> {
+/// As the agent has it: a hundred lines at once.
+async fn said(State(fake): State<Fake>, Json(asked): Json<Value>) -> Json<Value> {
+    let said = fake.said.lock().unwrap();
+    let after = asked["after"]
+        .as_u64()
+        .map_or(said.len(), |after| after as usize);
+    let lines: Vec<_> = said[after..].iter().take(100).collect();
+    Json(json!({ "next": after + lines.len(), "lines": lines }))
+}
+
+async fn run(State(fake): State<Fake>) -> Response {
     fake.runner_ends.acquire().await.unwrap().forget();
-    Json(json!({ "address": "127.0.0.1", "lines": ["Instance is up"] }))
+    match fake.turn("the end") {
+        Some(status) => refusal(status),
+        None => {
+            Json(json!({ "address": "127.0.0.1", "lines": ["Instance is up"] })).into_response()
+        }
+    }
 }
 
 struct Delegate {
@@ -241,6 +280,92 @@ async fn what_the_runner_refuses_fails_with_its_sentence() {
     let expected =
         json!({ "lease": "lease-t1", "outcome": "failed", "message": "it was not to be" });
     assert_eq!(result, [expected]);
+    delegate.stop().await;
+}
+
+fn lines(reports: &[Value]) -> Vec<&str> {
+    let lines = reports
+        .iter()
+        .flat_map(|report| report["lines"].as_array().unwrap());
+    lines.map(|line| line.as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_says_is_passed_on_while_it_works_and_not_again() {
+    let (fake, delegate) = start(|_| {}).await;
+    fake.say(["of before"]);
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.start("t1");
+    fake.wait("/step", 1).await;
+    let path = "/v1/tasks/t1/progress";
+    fake.say(["git: Receiving objects:  10%"]);
+    let first = fake.wait(path, 1).await;
+    assert_eq!(lines(&first), ["git: Receiving objects:  10%"]);
+    assert!(fake.saw("/v1/tasks/t1/result").is_empty());
+    fake.say(["Repository cloned"]);
+    drop(held);
+    fake.wait("/v1/tasks/t1/result", 1).await;
+    let all = fake.saw(path);
+    assert_eq!(
+        lines(&all),
+        ["git: Receiving objects:  10%", "Repository cloned"]
+    );
+    let numbers: Vec<_> = all
+        .iter()
+        .map(|report| report["seq"].as_u64().unwrap())
+        .collect();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_says_too_much_is_not_told_to_its_end() {
+    let (fake, delegate) = start(|_| {}).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.start("t1");
+    fake.wait("/step", 1).await;
+    fake.say((0..2000).map(|number| format!("line {number}")));
+    drop(held);
+    fake.wait("/v1/tasks/t1/result", 1).await;
+    let all = fake.saw("/v1/tasks/t1/progress");
+    let lines = lines(&all);
+    assert_eq!((lines.len(), lines[498]), (500, "line 498"));
+    assert!(lines[499].contains("log of the instance's agent"));
+    assert!(
+        all.iter()
+            .all(|report| report["lines"].as_array().unwrap().len() <= 100)
+    );
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_said_before_it_failed_is_passed_on() {
+    let (fake, delegate) = start(|_| {}).await;
+    let held = fake.runner_ends.acquire_many(1000).await.unwrap();
+    fake.start("t1");
+    fake.wait("/step", 1).await;
+    fake.say(["git: remote: no such thing", TITLE]);
+    fake.answer("the end", StatusCode::UNPROCESSABLE_ENTITY);
+    drop(held);
+    let result = fake.wait("/v1/tasks/t1/result", 1).await;
+    assert_eq!(result[0]["message"], TITLE);
+    let all = fake.saw("/v1/tasks/t1/progress");
+    assert_eq!(lines(&all)[0], "git: remote: no such thing");
+    delegate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_that_cannot_tell_what_its_agents_say_hinders_nothing() {
+    let (fake, delegate) = start(|_| {}).await;
+    fake.answer("/said", StatusCode::UNPROCESSABLE_ENTITY);
+    fake.start("t1");
+    let result = fake.wait("/v1/tasks/t1/result", 1).await;
+    assert_eq!(result[0]["outcome"], "done");
+    // Then at its end.
+    assert_eq!(
+        lines(&fake.saw("/v1/tasks/t1/progress")),
+        ["Instance is up"]
+    );
     delegate.stop().await;
 }
 

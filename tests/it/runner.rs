@@ -13,6 +13,7 @@ use cde_gateway::{
     api::{
         Secret,
         activity::Typed,
+        agent::Logs,
         problem::Problem,
         runner::{PoolOwner, StepDone},
     },
@@ -64,6 +65,21 @@ impl Runner {
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<StepDone, Problem> {
+        self.ask(path, body).await
+    }
+
+    /// What the agent said from a line on.
+    async fn said(&self, after: Option<u64>) -> Logs {
+        let mut question = of();
+        question["after"] = json!(after);
+        self.ask("/said", question).await.unwrap()
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Value,
+    ) -> Result<T, Problem> {
         let response = reqwest::Client::new()
             .post(format!("http://{}{path}", self.address))
             .bearer_auth(TOKEN)
@@ -196,7 +212,7 @@ async fn every_call_but_health_wants_the_token() {
     let runner = Runner::start(folder.path()).await;
     let client = reqwest::Client::new();
     let url = |path: &str| format!("http://{}{path}", runner.address);
-    for path in ["/setup", "/step", "/suspend", "/destroy"] {
+    for path in ["/setup", "/step", "/said", "/suspend", "/destroy"] {
         let call = client.post(url(path)).bearer_auth("wrong").json(&of());
         assert_eq!(call.send().await.unwrap().status(), 401, "{path}");
     }
@@ -351,6 +367,58 @@ async fn a_stop_does_not_wait_for_a_clone() {
     assert_eq!(cut.unwrap_err().status, 422);
     runner.stop().await;
     assert_eq!(marked(folder.path()), [0; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_says_is_told_while_it_works_and_no_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let runner = Runner::start(folder.path()).await;
+    let Err(unknown) = runner.ask::<Logs>("/said", of()).await else {
+        panic!("an instance that is not there said something");
+    };
+    assert_eq!(unknown.status, 422);
+    runner.post("/setup", of()).await.unwrap();
+    let mut question = start(Path::new(""));
+    let address = silent.local_addr().unwrap();
+    question["repository"] = format!("http://ada:word@{address}/api.git").into();
+    let (cut, ()) = tokio::join!(runner.post("/step", question), async {
+        let _connection = silent.accept().await.unwrap();
+        wait_until("git says something", async || {
+            !runner.said(Some(0)).await.lines.is_empty()
+        })
+        .await;
+        let said = runner.said(Some(0)).await;
+        assert!(said.lines[0].starts_with("git: Cloning into"), "{said:?}");
+        let now = runner.said(None).await;
+        assert!(now.lines.is_empty() && now.next >= said.next, "{now:?}");
+        assert!(!format!("{said:?}").contains("word"), "{said:?}");
+        runner.stop.cancel();
+    });
+    assert!(!cut.unwrap_err().title.contains("word"));
+    runner.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_did_is_told_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = Runner::start(folder.path()).await;
+    let repository = repository(folder.path(), "echo from the repository; exec sleep 60");
+    let done = runner.bring_up(&repository).await;
+    wait_until("its command says something", async || {
+        let said = runner.said(Some(0)).await.lines;
+        said.iter()
+            .any(|line| line.ends_with(": from the repository"))
+    })
+    .await;
+    let said = runner.said(Some(0)).await.lines;
+    let mut steps = said.iter().filter(|line| done.lines.contains(line));
+    assert!(
+        done.lines.iter().all(|line| steps.next() == Some(line)),
+        "{said:?}"
+    );
+    assert_eq!(done.lines[0], "Repository cloned");
+    runner.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
