@@ -3,7 +3,6 @@
 //! Everything here gets a clean environment: what the agent was given stays with the agent.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -14,7 +13,7 @@ use std::{
 use tokio::{net::TcpListener, process::Command, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{logs::Log, program::Program, terminal};
+use super::{logs::Log, ports::listener, program::Program, terminal};
 use crate::api::{agent::INSTANCE_MARK, gitspace::Ide};
 
 /// Why the IDE does not run.
@@ -212,31 +211,6 @@ pub(super) fn clean(program: &Path, home: &Path, environment: &[(String, String)
     command
 }
 
-/// A port for each forwarded one: the one it had before, if that is free.
-pub(super) async fn real_ports(
-    forwarded: &[u16],
-    before: &BTreeMap<u16, u16>,
-) -> std::io::Result<BTreeMap<u16, u16>> {
-    let mut held = Vec::new();
-    let mut ports = BTreeMap::new();
-    for port in forwarded {
-        // Held until all are chosen, so that no two are the same.
-        let listener = listener(before.get(port).copied()).await?;
-        ports.insert(*port, listener.local_addr()?.port());
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
-async fn listener(before: Option<u16>) -> std::io::Result<TcpListener> {
-    if let Some(port) = before
-        && let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await
-    {
-        return Ok(listener);
-    }
-    TcpListener::bind("127.0.0.1:0").await
-}
-
 fn shell() -> PathBuf {
     ["/bin/bash", "/bin/sh"]
         .iter()
@@ -286,27 +260,5 @@ mod tests {
             encoded(Path::new("/srv/a b&c#ü")),
             "/srv/a%20b%26c%23%C3%BC"
         );
-    }
-
-    #[tokio::test]
-    async fn a_port_is_kept_while_it_is_free() {
-        let (first, taken) = kept_then_taken().await;
-        assert_ne!(first[&3000], first[&4000]);
-        let moved = real_ports(&[3000], &first).await.unwrap();
-        assert_ne!(moved[&3000], taken.local_addr().unwrap().port());
-    }
-
-    /// Ports that were given twice, and what took the first of them then. What is free may meanwhile be taken by
-    /// another test, or be held by a process that one has just forked, so there are more tries.
-    async fn kept_then_taken() -> (BTreeMap<u16, u16>, TcpListener) {
-        for _ in 0..100 {
-            let first = real_ports(&[3000, 4000], &BTreeMap::new()).await.unwrap();
-            if real_ports(&[3000, 4000], &first).await.unwrap() == first
-                && let Ok(taken) = TcpListener::bind(("127.0.0.1", first[&3000])).await
-            {
-                return (first, taken);
-            }
-        }
-        panic!("no ports were kept in a hundred tries");
     }
 }

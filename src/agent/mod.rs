@@ -8,6 +8,7 @@ mod descendants;
 mod devcontainer;
 mod ide;
 mod logs;
+mod ports;
 mod program;
 mod repository;
 mod service;

@@ -24,6 +24,7 @@ use super::{
     devcontainer::{self, Devcontainer},
     ide::{self, Running},
     logs::Log,
+    ports::real_ports,
     program::Program,
     repository::Clone as CloneRepository,
     typing::Typing,
@@ -241,7 +242,7 @@ impl Agent {
             Devcontainer::default()
         });
         let io = |error: std::io::Error| ("ide-failed", format!("cannot start the IDE: {error}"));
-        let ports = ide::real_ports(&forwarded(request, &devcontainer), &request.ports_before)
+        let ports = real_ports(&forwarded(request, &devcontainer), &request.ports_before)
             .await
             .map_err(io)?;
         let environment = environment(&request.gitspace, &ports);
